@@ -1,0 +1,24 @@
+"""Where the relay listens, and what the parameters are called."""
+
+from __future__ import annotations
+
+NODES = "/relay/v2/nodes"
+"""GET `?model=ID&limit=N`: who is connected, best choice first, as signed cards with their load."""
+
+JOBS = "/relay/v2/jobs"
+"""POST `?node=ID&linger=SECONDS` a sealed request, get the stream of records.
+GET `/{job}?node=ID&next=N` goes on with a stream at record N. DELETE `/{job}?node=ID` cancels."""
+
+LINK = "/relay/v2/link"
+"""WebSocket: nodes dial in here."""
+
+NODE_PARAM = "node"
+LINGER_PARAM = "linger"
+NEXT_PARAM = "next"
+MODEL_PARAM = "model"
+LIMIT_PARAM = "limit"
+
+LIVEZ = "/livez"
+HEALTHZ = "/healthz"
+METRICS = "/metrics"
+SERVER_NODES = "/api/v1/relay/server-nodes"
