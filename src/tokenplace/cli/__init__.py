@@ -1,0 +1,1 @@
+"""The commands; the only room that puts the others together and starts them."""

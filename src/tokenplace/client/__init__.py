@@ -1,0 +1,1 @@
+"""WHERE THE PERSON IS: chooses a node, checks its card, seals, opens, resumes."""

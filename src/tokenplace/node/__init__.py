@@ -1,0 +1,1 @@
+"""WHERE THE MODEL IS: opens requests, lets an engine answer, seals the answer."""

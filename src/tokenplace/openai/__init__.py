@@ -1,0 +1,1 @@
+"""WORDS: the shapes of OpenAI requests and answers, and the catalogue of models. Pure."""

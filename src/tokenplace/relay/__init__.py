@@ -1,0 +1,1 @@
+"""THE BLIND MIDDLE: passes sealed bytes, knows neither keys nor words."""

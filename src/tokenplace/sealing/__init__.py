@@ -1,0 +1,1 @@
+"""KEYS: the only room that opens the cryptography library. Pure: bytes in, bytes out."""

@@ -1,0 +1,1 @@
+"""The model runtimes a node can drive."""
