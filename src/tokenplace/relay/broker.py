@@ -1,0 +1,506 @@
+"""The middle: brings sealed requests to nodes and sealed records back. Pure: no clock, no socket, no keys, no words.
+
+Everything happens in plain method calls that are given the time. What is to be sent waits in the links' ends and in
+the tickets; `wake` hooks tell the shells. The rules, each learnt from a failure:
+
+- a job is offered only to a node with a free slot; otherwise it waits in that node's queue, bounded;
+- a request that nobody saw an answer to may be offered again (the node binds it to the run it has); once a record
+  was received the job is only ever rewound, never run a second time;
+- the client's credit is what its socket took, the rewind point is what the relay received: different numbers;
+- every job ends in one named outcome, told to the client, counted once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, Refused
+from tokenplace.link.ends import RelayEnd
+from tokenplace.link.events import (
+    Accepted,
+    Drained,
+    Ended,
+    Piece,
+    Ponged,
+    Progressed,
+    Rejected,
+    RelayEvent,
+    Reported,
+)
+from tokenplace.relay.jobs import Job, Move, Step
+from tokenplace.relay.roster import Node, Roster
+from tokenplace.relay.tickets import Ticket
+from tokenplace.wire.card import Card
+from tokenplace.wire.ids import JobId, NodeId
+from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, TIMING, Timing
+from tokenplace.wire.messages import Hello, Outcome, Reason
+from tokenplace.wire.request import RequestHeader
+
+R = TypeVar("R", bound=Refused)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the metrics show. Nothing here names anybody."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    offers: int = 0
+    rewinds: int = 0
+    resumed: int = 0
+    pieces: int = 0
+    bytes: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+
+
+class Broker:
+    """All jobs and all nodes of one relay."""
+
+    def __init__(
+        self,
+        *,
+        timing: Timing = TIMING,
+        rng: random.Random | None = None,
+        max_queue: int = MAX_QUEUE_PER_NODE,
+        max_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        self.timing = timing
+        self.draining = False
+        self.roster = Roster(rng or random.Random())  # noqa: S311 - a load balancer's dice
+        self.counts = Counts()
+        self.tickets: dict[JobId, Ticket] = {}
+        self.held_bytes = 0
+        self._max_queue = max_queue
+        self._max_bytes = max_bytes
+        self._due: list[tuple[float, int, Ticket]] = []
+        self._order = itertools.count()
+
+    # -- clients ---------------------------------------------------------------------------------------------------
+
+    def reserve(self, size: int) -> None:
+        """Take memory for a request that is being received. Raises QueueFull when there is none to spare."""
+        if self.held_bytes + size > self._max_bytes:
+            raise self._refuse(
+                QueueFull("This relay holds as many waiting requests as its memory allows.", retry_after=2)
+            )
+        self.held_bytes += size
+
+    def release(self, size: int) -> None:
+        """Give memory back."""
+        self.held_bytes -= size
+
+    def check_door(self, node_id: NodeId) -> Node:
+        """Whether a job for that node would be taken now, before its bytes are read.
+
+        Raises Draining, NodeUnknown or QueueFull.
+        """
+        if self.draining:
+            raise self._refuse(Draining(retry_after=self.timing.drain))
+        node = self.roster.get(node_id)
+        if node is None or not node.listed:
+            raise self._refuse(NodeUnknown())
+        if len(node.queue) >= self._max_queue:
+            wait = node.seconds_per_job * len(node.queue) / max(1, node.slots)
+            raise self._refuse(
+                QueueFull(f"{len(node.queue)} requests wait for this node already.", retry_after=max(1.0, wait))
+            )
+        return node
+
+    def submit(self, header: RequestHeader, sealed: bytes, node_id: NodeId, linger: float, now: float) -> Ticket:
+        """Take a request whose memory is reserved. Raises what `check_door` raises, or Refused `job_exists`."""
+        node = self.check_door(node_id)
+        if header.job in self.tickets:
+            raise self._refuse(
+                Refused("This request is here already; go on with its stream.", code="job_exists", status=409)
+            )
+        ticket = Ticket(
+            job=Job(header.job, node_id),
+            linger=min(max(linger, 0.0), self.timing.max_linger),
+            next_record=0,
+            since=now,
+            created=now,
+            sealed=sealed,
+        )
+        self.tickets[header.job] = ticket
+        node.queue[header.job] = ticket
+        self._serve(node, now)
+        self._watch(ticket, now)
+        return ticket
+
+    def attach(self, job: JobId, node_id: NodeId, next_record: int, linger: float, now: float) -> Ticket:
+        """Go on with a job at a record, whichever relay it came through first.
+
+        Raises Draining, NodeUnknown, or JobUnknown when the job waits in the queue of a node that went away.
+        """
+        if self.draining:
+            raise self._refuse(Draining(retry_after=self.timing.drain))
+        node = self.roster.get(node_id)
+        if node is None:
+            raise self._refuse(NodeUnknown())
+        old = self.tickets.get(job)
+        if old is not None and old.job.node != node_id:
+            raise self._refuse(JobUnknown())
+        self.counts.resumed += 1
+        linger = min(max(linger, 0.0), self.timing.max_linger)
+        if old is not None and old.sealed is not None and not next_record:
+            return self._hand_over(old, linger, now)
+        if old is not None:
+            self._let_go(node, old)
+            if old.sid is not None and node.end is not None:
+                node.end.forget(old.sid)
+            self._close(old, Move.CANCEL, Reason(Outcome.MOVED, "The client goes on over another connection."))
+        ticket = Ticket(
+            job=Job(job, node_id, Step.SEVERED), linger=linger, next_record=next_record, since=now, created=now
+        )
+        self.tickets[job] = ticket
+        if node.end is None:
+            node.severed[job] = ticket
+        else:
+            self._rewind(node, node.end, ticket, now)
+        self._watch(ticket, now)
+        return ticket
+
+    def _hand_over(self, ticket: Ticket, linger: float, now: float) -> Ticket:
+        """The client comes back for a job of which no record has arrived: it keeps its place."""
+        former, ticket.wake = ticket.wake, None
+        if former is not None:
+            former()
+        ticket.left_at = None
+        ticket.linger = linger
+        self._watch(ticket, now)
+        return ticket
+
+    def taken(self, ticket: Ticket, size: int, now: float) -> None:
+        """The client's socket took `size` bytes of what it was given."""
+        ticket.taken(size, now)
+        total = ticket.credit_due()
+        if total is not None and ticket.sid is not None:
+            node = self.roster.get(ticket.job.node)
+            if node is not None and node.end is not None:
+                node.end.grant(ticket.sid, total)
+                node.wake()
+
+    def leave(self, ticket: Ticket, now: float) -> None:
+        """The client's connection is gone. The job lingers as long as the client asked, or is cancelled at once."""
+        if ticket.job.ended:
+            return
+        ticket.wake = None
+        ticket.left_at = now
+        if ticket.linger <= 0:
+            self._cancel(ticket)
+        else:
+            self._watch(ticket, now)
+
+    def cancel(self, job: JobId, node_id: NodeId) -> None:
+        """The client does not want it any more. Raises JobUnknown."""
+        ticket = self.tickets.get(job)
+        if ticket is None or ticket.job.node != node_id:
+            raise JobUnknown()
+        self._cancel(ticket)
+
+    def position(self, ticket: Ticket) -> int:
+        """How many wait before this ticket, and itself: 1 is next. 0 when it does not wait. Bounded by the queue."""
+        node = self.roster.get(ticket.job.node)
+        if ticket.job.step is not Step.QUEUED or node is None:
+            return 0
+        for place, other in enumerate(node.queue.values(), start=1):
+            if other is ticket:
+                return place
+        return 0
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+
+    def joined(
+        self, hello: Hello, end: RelayEnd, wake: Callable[[], None], close: Callable[[str], None], now: float
+    ) -> Node:
+        """A node whose proof was checked. If it was away, it finds its tickets again.
+
+        Whoever proved the identity last holds it: a link that the node has lost may look alive for a while.
+        """
+        node = self.roster.get(hello.card.node)
+        if node is not None and node.end is not None:
+            node.close("superseded")
+            self.left(node, node.end, now)
+        if node is None:
+            node = Node(card=hello.card, end=end, slots=hello.slots, free=hello.slots, wake=wake, close=close)
+        else:
+            self.roster.unlist(node)
+            if hello.card.body.sequence >= node.card.body.sequence:
+                node.card = hello.card
+            node.end, node.wake, node.close = end, wake, close
+            node.slots = node.free = hello.slots
+        node.since = now
+        node.draining = False
+        end.welcome("token.place relay")
+        self.roster.add(node)
+        for ticket in list(node.severed.values()):
+            del node.severed[ticket.job.id]
+            if ticket.offered or ticket.sealed is None:
+                self._rewind(node, end, ticket, now)
+            else:
+                ticket.job = ticket.job.take(Move.RETURN)
+                ticket.since = now
+                node.queue[ticket.job.id] = ticket
+        self._serve(node, now)
+        node.wake()
+        return node
+
+    def left(self, node: Node, end: RelayEnd, now: float) -> None:
+        """A node's link broke. What it runs waits for its return, a short while."""
+        if node.end is not end:
+            return
+        node.end = None
+        self.roster.unlist(node)
+        if node.draining:
+            self._empty(node, Reason("node_draining", "The node stopped; another one can answer."))
+        for ticket in [*node.active.values(), *node.queue.values()]:
+            ticket.job = ticket.job.take(Move.SEVER)
+            ticket.since = now
+            ticket.sid = None
+            node.severed[ticket.job.id] = ticket
+            self._watch(ticket, now)
+            ticket.call()
+        node.active.clear()
+        node.queue.clear()
+        self._drop_if_empty(node)
+
+    def handle(self, node: Node, end: RelayEnd, event: RelayEvent, now: float) -> None:
+        """One event of a node's link."""
+        if node.end is not end:
+            return
+        match event:
+            case Piece(sid=sid, data=data):
+                ticket = node.active.get(sid)
+                if ticket is not None:
+                    self.counts.pieces += 1
+                    self.counts.bytes += len(data)
+                    if ticket.sealed is not None:
+                        self._let_go_of_request(ticket)
+                    ticket.put(data, now)
+            case Ended(sid=sid, ending=ending):
+                ticket = node.active.pop(sid, None)
+                if ticket is not None:
+                    self._ended(node, ticket, ending.reason, now)
+                    self._told_free(node, ending.free, ending.seen)
+                    self._serve(node, now)
+            case Accepted(sid=sid):
+                ticket = node.active.get(sid)
+                if ticket is not None:
+                    ticket.job = ticket.job.take(Move.START)
+                    ticket.since = now
+                    ticket.call()
+            case Progressed(sid=sid):
+                ticket = node.active.get(sid)
+                if ticket is not None:
+                    ticket.since = now
+            case Rejected(sid=sid, reason=reason):
+                ticket = node.active.pop(sid, None)
+                if ticket is not None:
+                    self._rejected(node, ticket, reason, now)
+            case Reported(status=status, seen=seen):
+                node.slots = status.slots
+                if status.card is not None and status.card.node == node.id:
+                    self.renew(node, status.card)
+                self._told_free(node, status.free, seen)
+                self._serve(node, now)
+            case Ponged(seconds=seconds):
+                node.rtt = seconds
+            case Drained():
+                node.draining = True
+                self.roster.unlist(node)
+                self._empty(node, Reason("node_draining", "The node is stopping; another one can answer."))
+            case _:
+                raise AssertionError(f"unexpected event {event!r}")
+
+    def renew(self, node: Node, card: Card) -> None:
+        """A newer card of a connected node, whose signature was checked."""
+        if card.body.sequence > node.card.body.sequence:
+            self.roster.unlist(node)
+            node.card = card
+            self.roster.add(node)
+
+    # -- time and ending -------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Call about twice a second: whatever waited too long ends; silent links are closed; quiet ones pinged."""
+        while self._due and self._due[0][0] <= now:
+            ticket = heapq.heappop(self._due)[2]
+            if not ticket.job.ended:
+                when, outcome = ticket.due(self.timing)
+                if when <= now:
+                    self._expire(ticket, outcome)
+                else:
+                    self._watch(ticket, now)
+        for node in self.roster:
+            end = node.end
+            if end is None:
+                continue
+            if now - end.last_heard >= self.timing.silence:
+                node.close("silent")
+                self.left(node, end, now)
+            elif now - max(end.last_heard, end.last_pinged) >= self.timing.heartbeat:
+                end.ping(now)
+                node.wake()
+
+    def drain(self) -> None:
+        """No new jobs from now on; the nodes are told; what runs goes on."""
+        self.draining = True
+        for node in self.roster:
+            if node.end is not None:
+                node.end.drain()
+                node.wake()
+            self._empty(node, Reason(Outcome.RELAY_STOPPED, "This relay is shutting down; use another one."))
+
+    def stop(self) -> None:
+        """End everything that is left, by name."""
+        for ticket in list(self.tickets.values()):
+            self._finish(ticket, Move.FAIL, Reason(Outcome.RELAY_STOPPED, "This relay was shut down."))
+
+    # -- inside: the way to a node ---------------------------------------------------------------------------------
+
+    def _serve(self, node: Node, now: float) -> None:
+        """Offer what waits while there are free slots."""
+        end = node.end
+        if end is None:
+            return
+        moved = False
+        while node.free > 0 and node.queue:
+            _, ticket = node.queue.popitem(last=False)
+            if ticket.sealed is None:
+                raise AssertionError("a queued ticket without its request")
+            node.free -= 1
+            ticket.counted = ticket.offered = True
+            ticket.sid = end.offer(ticket.sealed)
+            ticket.job = ticket.job.take(Move.OFFER)
+            ticket.since = now
+            node.active[ticket.sid] = ticket
+            self.counts.offers += 1
+            ticket.call()
+            moved = True
+        if moved:
+            node.wake()
+            for ticket in node.queue.values():
+                ticket.call()
+
+    def _rewind(self, node: Node, end: RelayEnd, ticket: Ticket, now: float) -> None:
+        """Ask for the rest of a job; or offer it again when nobody has seen anything of it."""
+        if ticket.sealed is not None:
+            sid = end.offer(ticket.sealed)
+            self.counts.offers += 1
+        else:
+            sid = end.rewind(ticket.job.id, ticket.next_record, ticket.room)
+            self.counts.rewinds += 1
+        ticket.restart(sid, now)
+        ticket.counted = False
+        ticket.job = ticket.job.take(Move.OFFER)
+        node.active[sid] = ticket
+        node.wake()
+
+    def _told_free(self, node: Node, free: int, seen: int) -> None:
+        """The node's own count, less what we offered since it counted."""
+        if node.end is not None and seen < node.end.last_sid:
+            free -= sum(1 for sid, ticket in node.active.items() if sid > seen and ticket.counted)
+        node.free = min(free, node.slots)
+
+    def _rejected(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
+        if reason.code == "busy":
+            node.free = 0
+            if ticket.sealed is not None:
+                ticket.job = ticket.job.take(Move.RETURN)
+                ticket.sid = None
+                ticket.since = min(ticket.since, now)
+                node.queue[ticket.job.id] = ticket
+                node.queue.move_to_end(ticket.job.id, last=False)
+                ticket.call()
+                self._watch(ticket, now)
+                return
+        elif ticket.counted:
+            node.free += 1
+        ticket.sid = None
+        if reason.code == "job_unknown":
+            reason = Reason(Outcome.NODE_LOST, "The node no longer holds this answer.")
+        self._finish(ticket, Move.FAIL, reason)
+        self._serve(node, now)
+
+    def _ended(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
+        ticket.sid = None
+        took = now - ticket.created
+        node.seconds_per_job += 0.2 * (took - node.seconds_per_job)
+        node.answered += 1
+        move = Move.FINISH if reason.code in (Outcome.DONE, Outcome.ABORTED) else Move.CANCEL
+        self._finish(ticket, move, reason)
+
+    # -- inside: ends ----------------------------------------------------------------------------------------------
+
+    def _expire(self, ticket: Ticket, outcome: Outcome) -> None:
+        if outcome is Outcome.CANCELLED:
+            self._cancel(ticket)
+            return
+        self._finish(ticket, Move.FAIL, Reason(outcome, _SENTENCES[outcome]))
+
+    def _cancel(self, ticket: Ticket) -> None:
+        self._finish(ticket, Move.CANCEL, Reason(Outcome.CANCELLED, "The request was cancelled."))
+
+    def _finish(self, ticket: Ticket, move: Move, reason: Reason) -> None:
+        """The only way a ticket ends."""
+        node = self.roster.get(ticket.job.node)
+        if node is not None:
+            if ticket.sid is not None and node.end is not None:
+                node.end.cancel(ticket.sid)
+                node.wake()
+            self._let_go(node, ticket)
+        self._close(ticket, move, reason)
+        if node is not None:
+            self._drop_if_empty(node)
+
+    def _let_go(self, node: Node, ticket: Ticket) -> None:
+        node.queue.pop(ticket.job.id, None)
+        node.severed.pop(ticket.job.id, None)
+        if ticket.sid is not None:
+            node.active.pop(ticket.sid, None)
+
+    def _close(self, ticket: Ticket, move: Move, reason: Reason) -> None:
+        ticket.job = ticket.job.take(move)
+        ticket.ended = reason
+        if ticket.sealed is not None:
+            self._let_go_of_request(ticket)
+        if self.tickets.get(ticket.job.id) is ticket:
+            del self.tickets[ticket.job.id]
+        self.counts.outcomes[reason.code if reason.code in _COUNTED else Outcome.NODE_REFUSED.value] += 1
+        ticket.call()
+
+    def _let_go_of_request(self, ticket: Ticket) -> None:
+        self.held_bytes -= len(ticket.sealed or b"")
+        ticket.sealed = None
+
+    def _empty(self, node: Node, reason: Reason) -> None:
+        for ticket in list(node.queue.values()):
+            self._finish(ticket, Move.FAIL, reason)
+
+    def _drop_if_empty(self, node: Node) -> None:
+        if node.end is None and not (node.queue or node.active or node.severed):
+            self.roster.remove(node)
+
+    def _watch(self, ticket: Ticket, now: float) -> None:
+        """Look at it again when it is due, and sooner than that where its deadline may move closer."""
+        when = min(ticket.due(self.timing)[0], now + self.timing.silent_job)
+        heapq.heappush(self._due, (when, next(self._order), ticket))
+
+    def _refuse(self, refusal: R) -> R:
+        self.counts.refusals[refusal.code] += 1
+        return refusal
+
+
+_COUNTED = frozenset(outcome.value for outcome in Outcome)
+
+_SENTENCES = {
+    Outcome.NODE_LOST: "The node that answered has vanished.",
+    Outcome.QUEUE_TIMEOUT: "No slot became free in time; try again later, or another model.",
+    Outcome.NO_PROGRESS: "The node held the request without a sign of work.",
+    Outcome.CLIENT_STALLED: "The answer waited too long to be read.",
+}
