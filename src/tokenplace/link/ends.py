@@ -16,6 +16,7 @@ credit is a violation, and the link is closed: at that point nothing the peer sa
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import StrEnum
 
 from tokenplace.errors import LinkError, WireError
@@ -70,18 +71,14 @@ class _Stream:
 
 
 class _End:
-    """What both ends share: the outbox, the pings, and the phase."""
+    """What both ends share: the outbox, the pings, and the phase. `notify` is called when the outbox fills."""
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
         self.phase = Phase.NEW
         self.last_heard = 0.0
         self.last_pinged = 0.0
+        self._notify = notify
         self._out: list[bytes] = []
-
-    @property
-    def has_output(self) -> bool:
-        """Whether `take` would give bytes."""
-        return bool(self._out)
 
     def take(self) -> bytes:
         """What to send now as one message; at most MAX_MESSAGE, so call until it gives nothing."""
@@ -110,6 +107,8 @@ class _End:
         self._send(FrameKind.DRAIN)
 
     def _send(self, kind: FrameKind, payload: bytes = b"", *, sid: int = 0, seq: int = 0, flags: int = 0) -> None:
+        if not self._out:
+            self._notify()
         self._out.append(pack_frame(kind, payload, sid=sid, seq=seq, flags=flags))
 
     def _heard(self, message: bytes, now: float) -> list[Frame]:
@@ -137,8 +136,8 @@ class _End:
 class RelayEnd(_End):
     """The relay's end of the link to one node."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
+        super().__init__(notify)
         self.last_sid = Sid(0)
         self._streams: dict[Sid, _Stream] = {}
 
@@ -283,8 +282,8 @@ class RelayEnd(_End):
 class NodeEnd(_End):
     """The node's end of the link to one relay."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
+        super().__init__(notify)
         self.seen = Sid(0)
         self._open: set[Sid] = set()
         self._partial: tuple[Sid, list[bytes], int] | None = None

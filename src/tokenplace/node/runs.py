@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tokenplace.errors import SealError, WireError
+from tokenplace.errors import Refused, SealError, WireError
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Offered, Rewound
 from tokenplace.wire.ids import JobId, Sid
@@ -83,20 +83,11 @@ class Run:
         return size
 
 
-@dataclass(slots=True)
-class _Link:
-    """What we know of one relay's link."""
-
-    waits: bool = False
-    """It was refused or cancelled something and wants to hear of a free slot."""
-    runs: dict[Sid, Run] = field(default_factory=dict)
-
-
 class Runs:
     """Every run of this node, whichever relay it came through.
 
-    `start(run, sealed)` opens the request and sets the worker going; it raises SealError or WireError when the
-    request cannot be opened, and the job is rejected with that code. `stop(run)` ends the worker.
+    `start(run, sealed)` opens the request and sets the worker going; it raises SealError, WireError or Refused when
+    the request cannot be opened, and the job is rejected with that code. `stop(run)` ends the worker.
     """
 
     def __init__(
@@ -116,7 +107,8 @@ class Runs:
         self._busy = 0
         self._kept_bytes = 0
         self._finished: dict[JobId, Run] = {}
-        self._links: dict[NodeEnd, _Link] = {}
+        self._links: dict[NodeEnd, dict[Sid, Run]] = {}
+        """Every link, and what is attached to it."""
 
     # -- what the owner asks ---------------------------------------------------------------------------------------
 
@@ -130,6 +122,17 @@ class Runs:
         """Slots that could take a job now."""
         return 0 if self.draining else max(0, self.slots - self._busy)
 
+    @property
+    def unsent(self) -> bool:
+        """Whether some relay still waits for records of an answer that has ended."""
+        return any(run.attached is not None for run in self._finished.values())
+
+    def resize(self, slots: int) -> None:
+        """The engine takes so many at once from now on."""
+        if slots != self.slots:
+            self.slots = slots
+            self._tell()
+
     def status(self) -> Status:
         """What the relays are told."""
         return Status(slots=self.slots, free=min(self.free, self.slots))
@@ -138,13 +141,12 @@ class Runs:
 
     def link_up(self, end: NodeEnd) -> None:
         """A relay welcomed us. It hears what is free, and rewinds what it had."""
-        self._links[end] = _Link()
+        self._links[end] = {}
         end.status(self.status())
 
     def link_lost(self, end: NodeEnd, now: float) -> None:
         """A link broke. Its runs go on as orphans, silent until some relay says where to rewind."""
-        link = self._links.pop(end, None)
-        for run in link.runs.values() if link else ():
+        for run in self._links.pop(end, {}).values():
             run.attached = None
             run.since = now
 
@@ -169,13 +171,12 @@ class Runs:
             end.reject(event.sid, Reason("node_draining", "This node is stopping; another one can answer."))
             return None
         if self._busy >= self.slots:
-            self._links[end].waits = True
             end.reject(event.sid, Reason("busy", "All slots of this node are taken."))
             return None
         run = Run(job=job, digest=digest, last_sent=now)
         try:
             self._start(run, event.sealed)
-        except (SealError, WireError) as error:
+        except (SealError, WireError, Refused) as error:
             end.reject(event.sid, Reason(error.code, error.message))
             return None
         self._runs[job] = run
@@ -198,16 +199,15 @@ class Runs:
 
     def granted(self, end: NodeEnd, sid: Sid, total: int, now: float) -> None:
         """The client took something; more may be sent."""
-        run = self._links[end].runs.get(sid)
+        run = self._links[end].get(sid)
         if run is not None and run.attached is not None:
             run.attached.allowed = max(run.attached.allowed, total)
             self._pump(run, now)
 
     def cancelled(self, end: NodeEnd, sid: Sid) -> None:
         """Nobody wants it: stop decoding now."""
-        run = self._links[end].runs.get(sid)
+        run = self._links[end].get(sid)
         if run is not None:
-            self._links[end].waits = True
             self._forget(run)
 
     # -- what the worker does --------------------------------------------------------------------------------------
@@ -232,8 +232,6 @@ class Runs:
         self._finished[run.job] = run
         at = run.attached
         self._pump(run, now)
-        if at is not None and run.attached is not None:
-            self._links[at.end].waits = True  # its END waits for credit, so the slot must be told by itself
         self._tell(but=at.end if at is not None and run.attached is None else None)
         self._evict()
 
@@ -271,13 +269,13 @@ class Runs:
             old = self._detach(run, run.attached)
             old.end.end(old.sid, old.next_record, Reason(Outcome.MOVED), self.free)
         run.attached = Attachment(end=end, sid=sid, next_record=next_record, allowed=allowed)
-        self._links[end].runs[sid] = run
+        self._links[end][sid] = run
         end.accept(sid, next_record)
         self._pump(run, now)
 
     def _detach(self, run: Run, at: Attachment) -> Attachment:
         run.attached = None
-        self._links[at.end].runs.pop(at.sid, None)
+        self._links[at.end].pop(at.sid, None)
         return at
 
     def _pump(self, run: Run, now: float) -> None:
@@ -324,9 +322,7 @@ class Runs:
                 self._stop(run)
 
     def _tell(self, but: NodeEnd | None = None) -> None:
-        """Other relays share our slots; a relay that counts for itself needs no frame, unless it waits for one."""
-        several = len(self._links) > 1
-        for end, link in self._links.items():
-            if end is not but and (several or link.waits):
+        """Every relay hears what is free, but the one that counted it for itself."""
+        for end in self._links:
+            if end is not but:
                 end.status(self.status())
-                link.waits = link.waits and self.free == 0

@@ -1,7 +1,7 @@
 """The middle: brings sealed requests to nodes and sealed records back. Pure: no clock, no socket, no keys, no words.
 
 Everything happens in plain method calls that are given the time. What is to be sent waits in the links' ends and in
-the tickets; `wake` hooks tell the shells. The rules, each learnt from a failure:
+the tickets, which wake their shells. The rules, each learnt from a failure:
 
 - a job is offered only to a node with a free slot; otherwise it waits in that node's queue, bounded;
 - a request that nobody saw an answer to may be offered again (the node binds it to the run it has); once a record
@@ -183,7 +183,6 @@ class Broker:
             node = self.roster.get(ticket.job.node)
             if node is not None and node.end is not None:
                 node.end.grant(ticket.sid, total)
-                node.wake()
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """The client's connection is gone. The job lingers as long as the client asked, or is cancelled at once."""
@@ -215,9 +214,7 @@ class Broker:
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
-    def joined(
-        self, hello: Hello, end: RelayEnd, wake: Callable[[], None], close: Callable[[str], None], now: float
-    ) -> Node:
+    def joined(self, hello: Hello, end: RelayEnd, close: Callable[[str], None], now: float) -> Node:
         """A node whose proof was checked. If it was away, it finds its tickets again.
 
         Whoever proved the identity last holds it: a link that the node has lost may look alive for a while.
@@ -227,12 +224,12 @@ class Broker:
             node.close("superseded")
             self.left(node, node.end, now)
         if node is None:
-            node = Node(card=hello.card, end=end, slots=hello.slots, free=hello.slots, wake=wake, close=close)
+            node = Node(card=hello.card, end=end, slots=hello.slots, free=hello.slots, close=close)
         else:
             self.roster.unlist(node)
             if hello.card.body.sequence >= node.card.body.sequence:
                 node.card = hello.card
-            node.end, node.wake, node.close = end, wake, close
+            node.end, node.close = end, close
             node.slots = node.free = hello.slots
         node.since = now
         node.draining = False
@@ -247,7 +244,6 @@ class Broker:
                 ticket.since = now
                 node.queue[ticket.job.id] = ticket
         self._serve(node, now)
-        node.wake()
         return node
 
     def left(self, node: Node, end: RelayEnd, now: float) -> None:
@@ -345,7 +341,6 @@ class Broker:
                 self.left(node, end, now)
             elif now - max(end.last_heard, end.last_pinged) >= self.timing.heartbeat:
                 end.ping(now)
-                node.wake()
 
     def drain(self) -> None:
         """No new jobs from now on; the nodes are told; what runs goes on."""
@@ -353,7 +348,6 @@ class Broker:
         for node in self.roster:
             if node.end is not None:
                 node.end.drain()
-                node.wake()
             self._empty(node, Reason(Outcome.RELAY_STOPPED, "This relay is shutting down; use another one."))
 
     def stop(self) -> None:
@@ -368,7 +362,6 @@ class Broker:
         end = node.end
         if end is None:
             return
-        moved = False
         while node.free > 0 and node.queue:
             _, ticket = node.queue.popitem(last=False)
             if ticket.sealed is None:
@@ -380,12 +373,6 @@ class Broker:
             ticket.since = now
             node.active[ticket.sid] = ticket
             self.counts.offers += 1
-            ticket.call()
-            moved = True
-        if moved:
-            node.wake()
-            for ticket in node.queue.values():
-                ticket.call()
 
     def _rewind(self, node: Node, end: RelayEnd, ticket: Ticket, now: float) -> None:
         """Ask for the rest of a job; or offer it again when nobody has seen anything of it."""
@@ -399,7 +386,6 @@ class Broker:
         ticket.counted = False
         ticket.job = ticket.job.take(Move.OFFER)
         node.active[sid] = ticket
-        node.wake()
 
     def _told_free(self, node: Node, free: int, seen: int) -> None:
         """The node's own count, less what we offered since it counted."""
@@ -452,7 +438,6 @@ class Broker:
         if node is not None:
             if ticket.sid is not None and node.end is not None:
                 node.end.cancel(ticket.sid)
-                node.wake()
             self._let_go(node, ticket)
         self._close(ticket, move, reason)
         if node is not None:

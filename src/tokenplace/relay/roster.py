@@ -25,8 +25,6 @@ class Node:
     end: RelayEnd | None
     slots: int
     free: int
-    wake: Callable[[], None]
-    """The link's shell: there is something to send."""
     close: Callable[[str], None]
     """The link's shell: close the link, for this reason."""
     since: float = 0.0

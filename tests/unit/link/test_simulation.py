@@ -275,7 +275,7 @@ class World:
                         wire.entry = None
                         self.cut(wire)
 
-                wire.entry = wire.relay.broker.joined(event.hello, wire.relay_end, lambda: None, close, self.now)
+                wire.entry = wire.relay.broker.joined(event.hello, wire.relay_end, close, self.now)
             elif wire.entry is not None:
                 wire.relay.broker.handle(wire.entry, wire.relay_end, event, self.now)
 

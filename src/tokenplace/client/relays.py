@@ -1,0 +1,88 @@
+"""The relays a client knows, in order; the next one serves when one fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from tokenplace.client.door import Directory, Door
+from tokenplace.errors import Refused, RelayUnreachable
+from tokenplace.wire.ids import ModelId
+
+_FRESH = 2.0
+"""Seconds for which a directory is used again; a choice that is a little old only queues a little longer."""
+
+_PAUSE = 10.0
+"""Seconds for which a relay that failed is tried last."""
+
+_SUGGESTIONS = 8
+
+
+class Relays:
+    """Doors in the order they were given; those that failed lately come last."""
+
+    def __init__(self, doors: Sequence[Door], clock: Callable[[], float] = time.monotonic) -> None:
+        if not doors:
+            raise RelayUnreachable("No relay is named; pass one with --relay or TOKEN_PLACE_RELAY_URL.")
+        self._doors = list(doors)
+        self._clock = clock
+        self._failed: dict[Door, float] = {}
+        self._directories: dict[tuple[Door, ModelId | None], tuple[float, Directory]] = {}
+
+    def in_order(self) -> list[Door]:
+        """Every door, the best to try first."""
+        return sorted(self._doors, key=self.troubled)
+
+    def troubled(self, door: Door) -> bool:
+        """Whether it failed lately."""
+        return self._clock() - self._failed.get(door, float("-inf")) < _PAUSE
+
+    def failed(self, door: Door) -> None:
+        """A door did not open; try others first for a while."""
+        self._failed[door] = self._clock()
+        self.forget(door)
+
+    def works(self, door: Door) -> None:
+        """A door opened."""
+        self._failed.pop(door, None)
+
+    def forget(self, door: Door) -> None:
+        """What that door said is out of date."""
+        self._directories = {key: kept for key, kept in self._directories.items() if key[0] is not door}
+
+    async def directories(self, model: ModelId | None) -> list[tuple[Door, Directory]]:
+        """What the relays know, the first that lists nodes at the end of it.
+
+        Asks one after the other until one lists a node. Raises RelayUnreachable when none answered at all.
+        """
+        answers: list[tuple[Door, Directory]] = []
+        problem: RelayUnreachable | None = None
+        for door in self.in_order():
+            try:
+                directory = await self._ask(door, model)
+            except (RelayUnreachable, Refused) as error:
+                self.failed(door)
+                problem = problem or RelayUnreachable(error.message)
+                continue
+            self.works(door)
+            answers.append((door, directory))
+            if directory.listings:
+                break
+        if not answers and problem is not None:
+            raise problem
+        return answers
+
+    async def _ask(self, door: Door, model: ModelId | None) -> Directory:
+        kept = self._directories.get((door, model))
+        now = self._clock()
+        if kept is not None and now - kept[0] < _FRESH:
+            return kept[1]
+        directory = await door.nodes(model, _SUGGESTIONS)
+        if directory.listings:
+            self._directories[door, model] = (now, directory)
+        return directory
+
+    async def aclose(self) -> None:
+        """Close every door."""
+        for door in self._doors:
+            await door.aclose()

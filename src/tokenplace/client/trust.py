@@ -1,0 +1,111 @@
+"""Which nodes a client believes. A relay shows cards; only a signature by the node's identity makes one true.
+
+A node id is the fingerprint of the identity key, so a relay cannot put its own key behind a known id. What it
+could do is to show nodes of its own; so people may pin the ids they trust, and see of every other whether it was
+met before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tokenplace.errors import UntrustedCard
+from tokenplace.sealing.identity import verify_card
+from tokenplace.wire.card import Card, CardBody
+from tokenplace.wire.ids import NodeId
+
+_REMEMBERED = 2000
+_CHECKED_CARDS = 512
+
+
+class Standing(StrEnum):
+    """How well a client knows a node."""
+
+    PINNED = "pinned"
+    KNOWN = "known"
+    NEW = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """A card that was checked."""
+
+    body: CardBody
+    standing: Standing
+
+
+class Memory:
+    """The nodes met before, with the newest card of each; kept in a file when there is one."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._sequences: dict[NodeId, int] = {}
+        if file is not None and file.exists():
+            try:
+                raw = json.loads(file.read_text())
+                self._sequences = {NodeId(str(node)): int(sequence) for node, sequence in raw["nodes"].items()}
+            except (OSError, ValueError, KeyError, AttributeError, TypeError):
+                self._sequences = {}  # an unreadable memory is an empty one: nodes show as new again
+
+    def sequence(self, node: NodeId) -> int | None:
+        """The newest card's number, or None for a node never met."""
+        return self._sequences.get(node)
+
+    def meet(self, node: NodeId, sequence: int) -> None:
+        """Remember a node; the ones not met for longest are forgotten."""
+        if self._sequences.get(node) == sequence:
+            return
+        self._sequences.pop(node, None)
+        self._sequences[node] = sequence
+        while len(self._sequences) > _REMEMBERED:
+            del self._sequences[next(iter(self._sequences))]
+        if self._file is not None:
+            self._save(self._file)
+
+    def _save(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = file.with_name(f".{file.name}.{os.getpid()}")
+        beside.write_text(json.dumps({"nodes": self._sequences}))
+        beside.replace(file)
+
+
+class Trust:
+    """The client's rules. With pins, nobody else is asked; without, everybody whose card holds."""
+
+    def __init__(self, pins: Iterable[NodeId] = (), memory: Memory | None = None) -> None:
+        self._pins = frozenset(pins)
+        self._memory = memory or Memory()
+        self._checked: dict[str, CardBody] = {}
+
+    @property
+    def pins(self) -> frozenset[NodeId]:
+        """The only nodes that may be asked, if any are named."""
+        return self._pins
+
+    def check(self, card: Card) -> Believed:
+        """Believe a card, or raise UntrustedCard: not signed, not pinned, or older than one already seen."""
+        body = self._checked.get(card.text)
+        if body is None:
+            body = verify_card(card, None)
+            if len(self._checked) >= _CHECKED_CARDS:
+                self._checked.clear()
+            self._checked[card.text] = body
+        if self._pins:
+            if body.node not in self._pins:
+                raise UntrustedCard(f"The node {body.node} is not one of those you pinned.")
+            standing = Standing.PINNED
+        else:
+            standing = Standing.NEW if self._memory.sequence(body.node) is None else Standing.KNOWN
+        newest = self._memory.sequence(body.node)
+        if newest is not None and body.sequence < newest:
+            raise UntrustedCard("The relay shows an old card of this node.")
+        return Believed(body, standing)
+
+    def met(self, body: CardBody) -> None:
+        """An answer of this node was opened: remember it."""
+        self._memory.meet(body.node, body.sequence)

@@ -1,0 +1,175 @@
+"""The relay as one ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+
+import structlog
+
+from tokenplace.errors import Refused
+from tokenplace.relay.asgi import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    header,
+    respond,
+    respond_error,
+    respond_json,
+)
+from tokenplace.relay.broker import Broker
+from tokenplace.relay.http import JobsDoor
+from tokenplace.relay.links import NodesDoor, Verifier
+from tokenplace.relay.metrics import CONTENT_TYPE, Metrics
+from tokenplace.relay.roster import Node
+from tokenplace.wire import routes
+
+_TICK = 0.5
+_SHOWN_NODES = 1000
+_log = structlog.get_logger("tokenplace.relay")
+
+
+class Relay:
+    """Routes requests. What it does not know goes to `guest` (a hosted gateway), if there is one.
+
+    `verify` checks Ed25519 signatures of nodes; `names` are the host names this relay answers to besides the one in
+    the request; `tokens` are the invitations, none meaning that every node may serve.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        verify: Verifier,
+        *,
+        names: Sequence[str] = (),
+        tokens: Sequence[str] = (),
+        guest: App | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.broker = broker
+        self._clock = clock
+        self._guest = guest
+        self._metrics = Metrics(broker)
+        self._jobs = JobsDoor(broker, clock)
+        self._links = NodesDoor(broker, clock, verify, names=names, tokens=tokens)
+        self._own: dict[str, Callable[[Send], Awaitable[None]]] = {
+            routes.LIVEZ: self._alive,
+            routes.HEALTHZ: self._health,
+            routes.METRICS: self._measure,
+            routes.SERVER_NODES: self._server_nodes,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        match scope["type"]:
+            case "lifespan":
+                await self._live(receive, send)
+            case "websocket":
+                if scope["path"] == routes.LINK:
+                    await self._links(scope, receive, send)
+                else:
+                    await send({"type": "websocket.close", "code": 4004})
+            case "http":
+                await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        request_id = (header(scope, b"x-request-id") or os.urandom(8).hex())[:128]
+        send = _with_header(send, (b"x-request-id", request_id.encode("latin-1", "replace")))
+        own = self._own.get(path) if scope["method"] in ("GET", "HEAD") else None
+        if path == routes.NODES or path.startswith(routes.JOBS):
+            await self._jobs(scope, receive, send)
+        elif own is not None:
+            await own(send)
+        elif self._guest is not None:
+            await self._guest(scope, receive, send)
+        else:
+            await respond_error(send, Refused("There is nothing here.", code="not_found", status=404))
+
+    async def _alive(self, send: Send) -> None:
+        await respond_json(send, HTTPStatus.OK, {"status": "alive"})
+
+    async def _measure(self, send: Send) -> None:
+        await respond(send, HTTPStatus.OK, self._metrics.render(), CONTENT_TYPE)
+
+    async def _health(self, send: Send) -> None:
+        known = len(self.broker.roster)
+        content: dict[str, object] = {"status": "ok", "knownServers": known}
+        if not known:
+            content["details"] = {"knownServers": "empty"}
+        status, extra = HTTPStatus.OK, []
+        if self.broker.draining:
+            content["status"] = "draining"
+            status, extra = HTTPStatus.SERVICE_UNAVAILABLE, [(b"retry-after", b"1")]
+        await respond_json(send, status, content, extra)
+
+    async def _server_nodes(self, send: Send) -> None:
+        """Who is really connected, in the original's shape with what it lacked."""
+        alive = [node for node in self.broker.roster if node.end is not None][:_SHOWN_NODES]
+        ids = [node.id for node in alive]
+        await respond_json(
+            send,
+            HTTPStatus.OK,
+            {
+                "configured_servers": ids,
+                "primary": ids[0] if ids else None,
+                "secondary": ids[1:],
+                "total": len(ids),
+                "nodes": [_shown(node, self._clock()) for node in alive],
+            },
+        )
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with asyncio.TaskGroup() as group:
+            ticking = group.create_task(self._tick())
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            ticking.cancel()
+        self.broker.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self.broker.tick(self._clock())
+
+    async def drain(self) -> None:
+        """Take no new work, tell the nodes, and wait for open streams to end, at most the drain time."""
+        self.broker.drain()
+        _log.info("relay.draining", streams=len(self.broker.tickets))
+        deadline = self._clock() + self.broker.timing.drain
+        while self.broker.tickets and self._clock() < deadline:  # noqa: ASYNC110 - the broker has no events
+            await asyncio.sleep(0.05)
+        self.broker.stop()
+        for node in self.broker.roster:
+            node.close("relay stopped")
+
+
+def _shown(node: Node, now: float) -> dict[str, object]:
+    return {
+        "node": node.id,
+        "models": [model.id for model in node.card.body.models],
+        "slots": node.slots,
+        "free": max(0, node.free),
+        "queued": len(node.queue),
+        "draining": node.draining,
+        "connected_s": round(now - node.since),
+        "last_heard_s": round(now - node.end.last_heard, 1) if node.end else None,
+        "rtt_ms": round(node.rtt * 1000, 1) if node.rtt is not None else None,
+        "answered": node.answered,
+    }
+
+
+def _with_header(send: Send, extra: tuple[bytes, bytes]) -> Send:
+    async def with_header(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), extra]
+        await send(message)
+
+    return with_header

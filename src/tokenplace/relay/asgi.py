@@ -1,0 +1,87 @@
+"""The few ASGI moves that the hot routes need, typed. No framework stands between a piece and the socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl
+
+from tokenplace.errors import Refused, TokenPlaceError, TooLarge, WireError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+OPEN_TO_PAGES: Headers = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"retry-after, x-request-id"),
+]
+"""Pages of other origins may speak to a relay: nothing here rests on cookies."""
+
+ABORT = "token.place.abort"
+"""Where the server leaves, in the scope's state, a callable that cuts the connection without ceremony."""
+
+
+class ClientGone(Exception):
+    """The client's connection ended while we were reading from it."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """One request header, or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def query(scope: Scope) -> dict[str, str]:
+    """The query's parameters; the first of equal names counts. Raises WireError when it is not readable."""
+    try:
+        pairs = parse_qsl(scope["query_string"].decode("ascii"), max_num_fields=16)
+    except ValueError:
+        raise WireError("The query string cannot be read.") from None
+    fields: dict[str, str] = {}
+    for key, value in pairs:
+        fields.setdefault(key, value)
+    return fields
+
+
+async def respond(send: Send, status: int, body: bytes, content_type: bytes, extra: Headers | None = None) -> None:
+    """One whole answer."""
+    headers: Headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        *(extra or []),
+    ]
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_json(send: Send, status: int, content: object, extra: Headers | None = None) -> None:
+    """One whole answer in JSON, readable by pages of any origin."""
+    body = json.dumps(content, separators=(",", ":")).encode()
+    await respond(send, status, body, b"application/json", [*OPEN_TO_PAGES, *(extra or [])])
+
+
+async def respond_error(send: Send, error: TokenPlaceError) -> None:
+    """A refusal in OpenAI's error shape, with Retry-After where waiting helps."""
+    extra: Headers = []
+    match error:
+        case Refused(status=status, retry_after=retry_after):
+            if retry_after is not None:
+                extra.append((b"retry-after", str(max(1, round(retry_after))).encode()))
+        case TooLarge():
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        case WireError():
+            status = HTTPStatus.BAD_REQUEST
+        case _:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    shape = {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+    await respond_json(send, status, shape, extra)

@@ -1,0 +1,107 @@
+"""The client's side of a ticket: waits for what comes, and gives a sign of life when nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tokenplace.relay.broker import Broker
+from tokenplace.relay.jobs import Step
+from tokenplace.relay.tickets import Ticket
+from tokenplace.wire.frames import pack_control
+from tokenplace.wire.messages import Outcome, Reason
+from tokenplace.wire.stream import Record, RecordKind
+
+_QUEUE_NEWS = 2.0
+"""A waiting client hears its place in the queue so often (seconds)."""
+
+_SEALED_ENDS = frozenset({Outcome.DONE, Outcome.ABORTED})
+
+
+class Delivery:
+    """Holds a ticket for one connection. `next` until it gives nothing; then `leave`."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        ticket: Ticket,
+        clock: Callable[[], float],
+        abort: Callable[[], None] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._ticket = ticket
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self._hung_up = False
+        self._over = False
+        self._given = 0
+        self._sign_due = clock() + (0.0 if ticket.job.step is Step.QUEUED else broker.timing.sign_of_life)
+        self._abort = abort
+        self._wake = self._woken
+        ticket.wake = self._wake
+
+    @property
+    def _holds(self) -> bool:
+        return self._ticket.wake is self._wake
+
+    def _woken(self) -> None:
+        self._event.set()
+        ended = self._ticket.ended
+        if ended is not None and ended.code == Outcome.CLIENT_STALLED and self._abort is not None:
+            self._abort()  # the socket is full and will stay so: nothing could be told on it
+
+    def hang_up(self) -> None:
+        """The client's connection is gone; `next` returns."""
+        self._hung_up = True
+        self._event.set()
+
+    def leave(self) -> None:
+        """Let go of the ticket. An unfinished job lingers or is cancelled, as the client chose."""
+        if self._holds:
+            self._broker.leave(self._ticket, self._clock())
+
+    async def next(self) -> bytes:
+        """The next bytes for the client: records of the node, or the relay's own; empty at the end.
+
+        Calling it again says that the bytes before were taken by the client's socket.
+        """
+        ticket = self._ticket
+        if self._given:
+            self._broker.taken(ticket, self._given, self._clock())
+            self._given = 0
+        while not (self._hung_up or self._over):
+            if not self._holds:
+                self._over = True
+                return _told(Reason(Outcome.MOVED, "The client goes on over another connection."))
+            data = ticket.take()
+            now = self._clock()
+            if data:
+                self._given = len(data)
+                self._sign_due = now + self._broker.timing.sign_of_life_again
+                return data
+            if ticket.ended is not None:
+                self._over = True
+                return b"" if ticket.ended.code in _SEALED_ENDS else _told(ticket.ended)
+            if now >= self._sign_due:
+                return self._notice(now)
+            self._event.clear()
+            timer = self._loop.call_later(self._sign_due - now, self._event.set)
+            try:
+                await self._event.wait()
+            finally:
+                timer.cancel()
+        return b""
+
+    def _notice(self, now: float) -> bytes:
+        ticket = self._ticket
+        fields: dict[str, object] = {"state": ticket.job.step.value}
+        self._sign_due = now + self._broker.timing.sign_of_life_again
+        if ticket.job.step is Step.QUEUED:
+            self._sign_due = now + min(_QUEUE_NEWS, self._broker.timing.sign_of_life)
+            fields["position"] = self._broker.position(ticket)
+        return Record(RecordKind.NOTICE, pack_control(fields)).pack()
+
+
+def _told(reason: Reason) -> bytes:
+    return Record(RecordKind.OUTCOME, pack_control(reason.fields())).pack()

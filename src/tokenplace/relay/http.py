@@ -1,0 +1,190 @@
+"""The relay's HTTP: who is there, submit, go on, cancel. Plain ASGI: every piece of every answer passes here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+from tokenplace.errors import Refused, TokenPlaceError, TooLarge, WireError
+from tokenplace.relay.asgi import (
+    ABORT,
+    OPEN_TO_PAGES,
+    ClientGone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    header,
+    query,
+    respond,
+    respond_error,
+    respond_json,
+)
+from tokenplace.relay.broker import Broker
+from tokenplace.relay.delivery import Delivery
+from tokenplace.relay.tickets import Ticket
+from tokenplace.wire import request, routes, stream
+from tokenplace.wire.ids import ModelId, NodeId, parse_job_id, parse_node_id
+from tokenplace.wire.limits import MAX_REQUEST
+
+_STREAM_HEADERS: Headers = [
+    (b"content-type", stream.CONTENT_TYPE.encode()),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+    *OPEN_TO_PAGES,
+]
+_PREFLIGHT: Headers = [
+    *OPEN_TO_PAGES,
+    (b"access-control-allow-methods", b"GET, POST, DELETE"),
+    (b"access-control-allow-headers", b"content-type"),
+    (b"access-control-max-age", b"86400"),
+]
+_BODY_PATIENCE = 30.0
+"""Seconds without a byte of a request's body until we stop waiting for it."""
+
+_LISTED_AT_MOST = 64
+
+
+class JobsDoor:
+    """The routes under /relay/v2 that clients use."""
+
+    def __init__(self, broker: Broker, clock: Callable[[], float]) -> None:
+        self._broker = broker
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every fault of the caller is a named error."""
+        try:
+            await self._route(scope, receive, send)
+        except ClientGone:
+            return
+        except TokenPlaceError as error:
+            await respond_error(send, error)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "OPTIONS":
+            await respond(send, HTTPStatus.NO_CONTENT, b"", b"text/plain", _PREFLIGHT)
+        elif path == routes.NODES and method in ("GET", "HEAD"):
+            await self._nodes(scope, send)
+        elif path == routes.JOBS and method == "POST":
+            await self._submit(scope, receive, send)
+        elif path.startswith(routes.JOBS + "/") and method in ("GET", "DELETE"):
+            job = parse_job_id(path[len(routes.JOBS) + 1 :])
+            fields = query(scope)
+            node = _node(fields)
+            if method == "GET":
+                next_record = _whole(fields, routes.NEXT_PARAM)
+                linger = _seconds(fields)
+                ticket = self._broker.attach(job, node, next_record, linger, self._clock())
+                await self._stream(ticket, scope, receive, send)
+            else:
+                self._broker.cancel(job, node)
+                await respond_json(send, HTTPStatus.OK, {"cancelled": True})
+        else:
+            raise Refused("This route does not take that method.", code="method_not_allowed", status=405)
+
+    async def _nodes(self, scope: Scope, send: Send) -> None:
+        fields = query(scope)
+        wanted = fields.get(routes.MODEL_PARAM)
+        count = min(_whole(fields, routes.LIMIT_PARAM, 8), _LISTED_AT_MOST)
+        nodes = self._broker.roster.pick(ModelId(wanted) if wanted is not None else None, count)
+        content = {
+            "nodes": [node.listing().fields() for node in nodes],
+            "models": self._broker.roster.models(),
+            "draining": self._broker.draining,
+        }
+        await respond_json(send, HTTPStatus.OK, content)
+
+    async def _submit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = query(scope)
+        node = _node(fields)
+        linger = _seconds(fields)
+        if header(scope, b"content-type") != request.CONTENT_TYPE:
+            raise Refused(
+                f"A sealed request has the content type {request.CONTENT_TYPE}.",
+                code="unsupported_media_type",
+                status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            )
+        self._broker.check_door(node)
+        sealed = await self._read(scope, receive)
+        try:
+            ticket = self._broker.submit(request.RequestHeader.parse(sealed), sealed, node, linger, self._clock())
+        except TokenPlaceError:
+            self._broker.release(len(sealed))
+            raise
+        del sealed
+        await self._stream(ticket, scope, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, its memory reserved from the relay's budget before it is kept."""
+        claimed = header(scope, b"content-length")
+        if claimed is not None and int(claimed) > MAX_REQUEST:
+            raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes; this one claims {claimed}.")
+        body = bytearray()
+        try:
+            more = True
+            while more:
+                try:
+                    async with asyncio.timeout(_BODY_PATIENCE):
+                        message = await receive()
+                except TimeoutError:
+                    raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                if len(body) + len(chunk) > MAX_REQUEST:
+                    raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes.")
+                self._broker.reserve(len(chunk))
+                body += chunk
+                more = message.get("more_body", False)
+        except BaseException:
+            self._broker.release(len(body))
+            raise
+        return bytes(body)
+
+    async def _stream(self, ticket: Ticket, scope: Scope, receive: Receive, send: Send) -> None:
+        abort = scope.get("state", {}).get(ABORT)
+        delivery = Delivery(self._broker, ticket, self._clock, abort)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watcher = group.create_task(_watch(receive, delivery))
+                await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+                while data := await delivery.next():
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+                watcher.cancel()
+        finally:
+            delivery.leave()
+
+
+async def _watch(receive: Receive, delivery: Delivery) -> None:
+    """Notice the client's leaving while we write to it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    delivery.hang_up()
+
+
+def _node(fields: dict[str, str]) -> NodeId:
+    if routes.NODE_PARAM not in fields:
+        raise WireError(f"Say which node the request is for: ?{routes.NODE_PARAM}=…")
+    return parse_node_id(fields[routes.NODE_PARAM])
+
+
+def _whole(fields: dict[str, str], name: str, default: int = 0) -> int:
+    text = fields.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise WireError(f"{name} is a whole number.")
+    return int(text)
+
+
+def _seconds(fields: dict[str, str]) -> float:
+    text = fields.get(routes.LINGER_PARAM, "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < 1e6:
+        raise WireError(f"{routes.LINGER_PARAM} is a number of seconds.")
+    return seconds
