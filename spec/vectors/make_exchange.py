@@ -57,14 +57,12 @@ def fixed(label: str, size: int) -> bytes:
 
 
 def request_size(data: int) -> int:
-    """256-byte steps up to 1 KiB, then PADMÉ as its paper writes it."""
+    """PADMÉ as its paper writes it, but in multiples of 256 where its own steps are finer."""
     total = 4 + data
-    if total <= 1024:
-        return math.ceil(total / 256) * 256
     e = math.floor(math.log2(total))
     s = math.floor(math.log2(e)) + 1
     step: int = 1 << (e - s)
-    return math.ceil(total / step) * step
+    return math.ceil(total / max(step, 256)) * max(step, 256)
 
 
 def record_size(data: int) -> int:
@@ -279,8 +277,9 @@ def card_json(name: str, signer: Signer, body: Json) -> Json:
 
 def padding_section() -> Json:
     """Sizes, and paddings that must be refused."""
-    requests = [0, 1, 251, 252, 253, 508, 509, 764, 765, 1020, 1021, 1084, 1085, 2044, 2045, 4092, 4093, 9000]
-    requests += [65_532, 65_533, 1_000_000, 8 * 1024 * 1024 - 4]
+    requests = [0, 1, 251, 252, 253, 508, 509, 764, 765, 1020, 1021, 1276, 1277, 2044, 2045, 4092, 4093, 4348, 4349]
+    requests += [7932, 7933, 8188, 8189, 8700, 8701, 9000, 16_380, 16_381, 17_404, 17_405, 65_532, 65_533]
+    requests += [1_000_000, 8 * 1024 * 1024 - 4]
     records = [0, 1, 59, 60, 61, 123, 124, 125, 4096, 65_467, 65_468]
     return {
         "request_sizes": [{"data": data, "padded": request_size(data)} for data in requests],
@@ -292,7 +291,8 @@ def padding_section() -> Json:
             fault("the length is as large as it can be", padded=b"\xff" * 4 + bytes(252)),
             fault("one step too much", padded=pad(b"words", 512)),
             fault("not a whole step", padded=pad(b"words", 255)),
-            fault("a PADMÉ step too much", padded=pad(bytes(1500), 1664)),
+            fault("a step finer than 256 bytes, as PADMÉ alone would have it", padded=pad(bytes(1400), 1408)),
+            fault("a step of 256 bytes where PADMÉ has a wider one", padded=pad(bytes(8189), 8448)),
             fault("shorter than a length", padded=b"\0\0\0"),
             fault("empty", padded=b""),
         ],

@@ -10,7 +10,7 @@ async with Client(["https://relay.example"]) as client:
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -117,16 +117,19 @@ class Client:
         *,
         model: str | None = None,
         on_news: Callable[[News], None] | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
         **options: Any,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """The chunks of a streamed chat answer, as OpenAI's `chat.completion.chunk` objects.
 
-        Raises ApiError for a request the node refuses, and what `ask` raises.
+        `on_answer` is told once who answers. Raises ApiError for a request the node refuses, and what `ask` raises.
         """
         body = {**options, "model": model or await self._any_model(), "messages": list(messages), "stream": True}
         async with self.ask(CHAT, body, on_news=on_news) as answer:
             if answer.head.status != HTTPStatus.OK:
                 raise error_of(answer.head.status, await answer.read())
+            if on_answer is not None:
+                on_answer(answer)
             parser = EventParser()
             async with aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:

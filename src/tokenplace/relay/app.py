@@ -79,17 +79,19 @@ class Relay:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
+        own = self._own.get(path) if scope["method"] in ("GET", "HEAD") else None
+        hot = path == routes.NODES or path.startswith(routes.JOBS)
+        if self._guest is not None and own is None and not hot:
+            await self._guest(scope, receive, send)
+            return
         request_id = (header(scope, b"x-request-id") or os.urandom(8).hex())[:128]
         send = _with_header(send, (b"x-request-id", request_id.encode("latin-1", "replace")))
-        own = self._own.get(path) if scope["method"] in ("GET", "HEAD") else None
-        if path == routes.NODES or path.startswith(routes.JOBS):
+        if hot:
             await self._jobs(scope, receive, send)
         elif own is not None:
             await own(send)
-        elif self._guest is not None:
-            await self._guest(scope, receive, send)
         else:
-            await respond_error(send, Refused("There is nothing here.", code="not_found", status=404))
+            await respond_error(send, _nothing_at(path))
 
     async def _alive(self, send: Send) -> None:
         await respond_json(send, HTTPStatus.OK, {"status": "alive"})
@@ -149,6 +151,18 @@ class Relay:
         self.broker.stop()
         for node in self.broker.roster:
             node.close("relay stopped")
+
+
+def _nothing_at(path: str) -> Refused:
+    """What a blind relay says; programs that speak plain OpenAI are shown the way to a gateway."""
+    if path.startswith(("/v1/", "/v2/", "/api/")):
+        return Refused(
+            "This relay is blind and reads no plain requests. Run `tokenplace gateway --relay ADDRESS` with this "
+            "relay's address on your own machine and point your program there.",
+            code="blind_relay",
+            status=HTTPStatus.FORBIDDEN,
+        )
+    return Refused("There is nothing here.", code="not_found", status=HTTPStatus.NOT_FOUND)
 
 
 def _shown(node: Node, now: float) -> dict[str, object]:

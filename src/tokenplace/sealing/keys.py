@@ -3,20 +3,20 @@
     generate ──24 h──▶ not_after: the card shows the next key ──24 h──▶ accepted_until: destroyed
     │ the card shows it: new requests use it │ requests already on their way still open │ KeyUnknown
 
-A request that somebody recorded can be opened for as long as its key exists, so keys are short-lived: two days after
-a key was made, nobody can open what was sealed to it. Whoever holds a `KeyRing` calls `tick` on a schedule (every
-minute will do), and when it says True writes `dump` over the old file and shows a new card. Times are unix
-milliseconds and are handed in.
+A request that somebody recorded can be opened for as long as its key exists, so keys are short-lived and never
+written down: two days after a key was made, or when the node stops, nobody can open what was sealed to it any more. A
+node that starts again makes new keys, and clients that still seal to the old ones are told KeyUnknown and fetch the
+fresh card. Whoever holds a `KeyRing` calls `tick` on a schedule (every minute will do) and shows a new card when it
+says so. Times are unix milliseconds and are handed in.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from tokenplace.errors import ClockSkew, KeyUnknown, WireError
+from tokenplace.errors import ClockSkew, KeyUnknown
 from tokenplace.sealing import hpke
 from tokenplace.wire.card import SealingKey
 from tokenplace.wire.limits import TIMING, Timing
@@ -31,10 +31,6 @@ OVERLAP_MS = 24 * HOUR_MS
 
 MAX_PREVIOUS = 8
 """Previous keys that a ring holds; rotating on order more often than that destroys the oldest early."""
-
-_KEY = struct.Struct(">HQQ")
-_ENTRY = struct.Struct(">QH")
-_MAGIC = b"tp/2 keys\0"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,19 +69,6 @@ class SealingPrivateKey:
     def public(self) -> SealingKey:
         """The half that goes into the card."""
         return SealingKey(self.kem, self._public, self.not_before_ms, self.not_after_ms)
-
-    def to_bytes(self) -> bytes:
-        """For storage, secret included: kem u16, not before u64, not after u64, raw private key."""
-        return _KEY.pack(self.kem, self.not_before_ms, self.not_after_ms) + self.raw
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> SealingPrivateKey:
-        """The reverse of `to_bytes`. Raises WireError."""
-        try:
-            kem, not_before_ms, not_after_ms = _KEY.unpack_from(data)
-            return cls(Kem(kem), data[_KEY.size :], not_before_ms, not_after_ms)
-        except (struct.error, ValueError):
-            raise WireError("This is not a stored sealing key.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +121,15 @@ class KeyRing:
     def tick(self, now_ms: int) -> bool:
         """On schedule: rotate when the current key's time is over, destroy keys whose overlap is over.
 
-        True when anything changed: then the stored ring and the card are out of date. A current key from the
-        future means that this machine's clock was set back; it is replaced, since no client would use it.
+        True when it rotated: then the card is out of date. A current key from the future means that this machine's
+        clock was set back; it is replaced, since no client would use it.
         """
-        before = (self._current, self._previous)
         made_in_future = now_ms < self._current.not_before_ms - int(TIMING.clock_skew * 1000)
-        if made_in_future or now_ms >= self._current.not_after_ms:
+        overdue = made_in_future or now_ms >= self._current.not_after_ms
+        if overdue:
             self.rotate(now_ms)
         self._destroy(now_ms, OVERLAP_MS)
-        return before != (self._current, self._previous)
+        return overdue
 
     def _destroy(self, now_ms: int, longest_ms: int) -> None:
         """Forget what is over; nothing may live longer from now than `longest_ms`.
@@ -156,31 +139,6 @@ class KeyRing:
         latest = now_ms + longest_ms
         kept = (held if held.until_ms <= latest else replace(held, until_ms=latest) for held in self._previous)
         self._previous = tuple(held for held in kept if held.until_ms > now_ms)[:MAX_PREVIOUS]
-
-    def dump(self) -> bytes:
-        """For the disk, secrets included: write it where only the node's user can read, over the one before."""
-        held = (_Held(self._current, 0), *self._previous)
-        stored = ((each.until_ms, each.key.to_bytes()) for each in held)
-        return _MAGIC + b"".join(_ENTRY.pack(until_ms, len(key)) + key for until_ms, key in stored)
-
-    @classmethod
-    def load(cls, data: bytes, *, random: Callable[[int], bytes] = os.urandom) -> KeyRing:
-        """The reverse of `dump`; call `tick` next. Raises WireError when the bytes are not a stored ring."""
-        if not data.startswith(_MAGIC):
-            raise WireError("This is not a stored key ring.")
-        held: list[_Held] = []
-        start = len(_MAGIC)
-        while start < len(data):
-            if len(data) - start < _ENTRY.size:
-                raise WireError("The stored key ring is cut short.")
-            until_ms, length = _ENTRY.unpack_from(data, start)
-            start += _ENTRY.size + length
-            held.append(_Held(SealingPrivateKey.from_bytes(data[start - length : start]), until_ms))
-        if not held:
-            raise WireError("The stored key ring is empty.")
-        ring = cls(held[0].key, random=random)
-        ring._previous = tuple(held[1:])
-        return ring
 
 
 def choose_key(keys: Iterable[SealingKey], *, now_ms: int, timing: Timing = TIMING) -> SealingKey:

@@ -4,11 +4,11 @@
     │ length u32 BE │ data (length) │ zeros                    │
     └───────────────┴───────────────┴──────────────────────────┘
 
-A request's whole is a multiple of 256 bytes up to 1 KiB; beyond that its size keeps only the leading bits that PADMÉ
-keeps (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PETS 2019,
-section 4): at most 6.25 % more bytes, and only O(log log L) bits of the length L are shown. A record's whole is a
-multiple of 64 bytes, so that the sizes of a streamed answer stop spelling the lengths of its tokens
-(arXiv 2403.09751).
+A request's whole is rounded up to PADMÉ's step for its size (Nikitin et al., "Reducing Metadata Leakage from
+Encrypted Files and Communication with PURBs", PETS 2019, section 4), and never to a finer one than 256 bytes. From
+8 KiB on PADMÉ's own steps are wider than that: at most 6.25 % more bytes, and only O(log log L) bits of the length L
+are shown. A record's whole is a multiple of 64 bytes, so that the sizes of a streamed answer stop spelling the
+lengths of its tokens (arXiv 2403.09751).
 
 Reading is strict: there is exactly one padding for each length, so padding carries nothing else. Sizes are bytes.
 """
@@ -19,28 +19,26 @@ from tokenplace.errors import WireError
 
 LENGTH_BYTES = 4
 REQUEST_STEP = 256
-REQUEST_STEPS_END = 1024
 RECORD_STEP = 64
 
 
-def _loose_bits(size: int) -> int:
-    """How many trailing bits PADMÉ clears in sizes like this one."""
+def request_step(size: int) -> int:
+    """Padded requests of about `size` bytes (at least 1) are multiples of this: PADMÉ's step, but 256 or more."""
     exponent = size.bit_length() - 1
-    return exponent - exponent.bit_length()
+    return max(REQUEST_STEP, 1 << exponent - exponent.bit_length())
 
 
 def request_size(data: int) -> int:
     """The padded size of a request body with `data` bytes."""
     total = LENGTH_BYTES + data
-    if total <= REQUEST_STEPS_END:
-        return -(-total // REQUEST_STEP) * REQUEST_STEP
-    mask = (1 << _loose_bits(total)) - 1
-    return (total + mask) & ~mask
+    step = request_step(total)
+    return -(-total // step) * step
 
 
 def request_room(size: int) -> int:
-    """The most data whose padded size stays within `size` bytes (at least 1 KiB): the reverse of `request_size`."""
-    return (size >> _loose_bits(size) << _loose_bits(size)) - LENGTH_BYTES
+    """The most data whose padded size stays within `size` bytes (at least 256): the reverse of `request_size`."""
+    step = request_step(size)
+    return size // step * step - LENGTH_BYTES
 
 
 def record_size(data: int) -> int:

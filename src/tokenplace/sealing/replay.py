@@ -7,7 +7,8 @@ work together: an id is remembered for `replay_memory` (10 min), and a request i
 
 from __future__ import annotations
 
-from collections import deque
+import hashlib
+from collections import OrderedDict, deque
 
 from tokenplace.errors import ClockSkew, QueueFull, Replayed
 from tokenplace.wire.limits import TIMING, Timing
@@ -49,3 +50,29 @@ class ReplayGuard:
             raise QueueFull("This node has taken as many requests as it can remember.", retry_after=wait)
         ids.add(header.request_id)
         expiries.append((now_ms + self._memory_ms, header.request_id))
+
+
+class ClassicGuard:
+    """Takes each classic message once, by its cipherkey: the answer to a second question with it is Replayed.
+
+    A classic message has no time and no id, and in CBC whoever can ask a node again and again "does this open?" about
+    changed copies of a message reads the message (`sealing.classic`). All such copies share its cipherkey, which
+    nobody can write in another way. So this guard, unlike the other, is asked before opening. When it is full it
+    forgets the oldest: anybody can fill it, and must not shut the node with that.
+    """
+
+    def __init__(self, *, limit: int = MAX_REMEMBERED) -> None:
+        self._limit = limit
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def admit(self, cipherkey: bytes) -> None:
+        """Let a message through, and remember it. Raises Replayed."""
+        digest = hashlib.sha256(cipherkey).digest()[:16]
+        if digest in self._seen:
+            raise Replayed
+        self._seen[digest] = None
+        if len(self._seen) > self._limit:
+            self._seen.popitem(last=False)

@@ -11,6 +11,7 @@ resumed stream goes on at any number. Kinds from 0x80 are in the open: NONCE com
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,7 +20,8 @@ from tokenplace.wire.limits import MAX_RECORD
 
 CONTENT_TYPE = "application/vnd.tp.stream"
 NONCE_BYTES = 32
-PREFIX_BYTES = 5
+_PREFIX = struct.Struct(">IB")
+PREFIX_BYTES = _PREFIX.size
 
 
 class RecordKind(IntEnum):
@@ -46,6 +48,9 @@ class RecordKind(IntEnum):
         return self < 0x80
 
 
+_KINDS = {int(kind): kind for kind in RecordKind}
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record as it travels; `payload` is ciphertext for the sealed kinds."""
@@ -59,37 +64,64 @@ class Record:
 
 
 class RecordSplitter:
-    """Cuts a byte stream into records, however the bytes arrive."""
+    """Cuts a byte stream into records, however the bytes arrive: the same bytes give the same records at any cut.
+
+    Bytes that are no record end it for good. The whole records before them are given first, and from then on every
+    call raises.
+    """
+
+    __slots__ = ("_buffer", "_fault")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._fault: tuple[type[WireError], str] | None = None
 
     def feed(self, data: bytes) -> list[Record]:
         """Take more bytes, give the records that are now whole.
 
-        Raises WireError for an unknown kind, TooLarge for a record beyond MAX_RECORD.
+        Raises WireError for an unknown kind and TooLarge for a record beyond MAX_RECORD, as soon as there is no
+        whole record left to give before it; `finish` raises it when no more bytes come.
         """
+        self._raise_fault()
         buffer = self._buffer
         buffer += data
         records: list[Record] = []
-        start = 0
-        while len(buffer) - start >= PREFIX_BYTES:
-            length = int.from_bytes(buffer[start : start + 4], "big")
+        start, have = 0, len(buffer)
+        while have - start >= PREFIX_BYTES:
+            length, number = _PREFIX.unpack_from(buffer, start)
+            kind = _KINDS.get(number)
             if length > MAX_RECORD:
-                raise TooLarge(f"A record may have {MAX_RECORD} bytes; this one claims {length}.")
-            end = start + PREFIX_BYTES + length
-            if end > len(buffer):
+                self._fault = (TooLarge, f"A record may have {MAX_RECORD} bytes; this one claims {length}.")
                 break
-            try:
-                kind = RecordKind(buffer[start + 4])
-            except ValueError:
-                raise WireError(f"Record kind {buffer[start + 4]:#04x} is not one of ours.") from None
-            records.append(Record(kind, bytes(buffer[start + PREFIX_BYTES : end])))
+            if kind is None:
+                self._fault = (WireError, f"Record kind {number:#04x} is not one of ours.")
+                break
+            body = start + PREFIX_BYTES
+            end = body + length
+            if end > have:
+                break
+            records.append(Record(kind, bytes(buffer[body:end])))
             start = end
         del buffer[:start]
+        if self._fault is not None:
+            buffer.clear()
+            if not records:
+                self._raise_fault()
         return records
+
+    def finish(self) -> None:
+        """Say that no more bytes will come. Raises what the last `feed` found behind the records it gave.
+
+        A stream that ends inside a record (`pending`) is not malformed but cut short: `RecordOpener.finish` says so.
+        """
+        self._raise_fault()
 
     @property
     def pending(self) -> int:
         """Bytes of an unfinished record that wait for the rest."""
         return len(self._buffer)
+
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            error, why = self._fault
+            raise error(why)

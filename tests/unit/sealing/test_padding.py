@@ -39,14 +39,29 @@ def test_a_padded_request_is_at_most_a_sixteenth_larger_or_one_step(data: int) -
     assert 0 <= size - (4 + data) < max(256, (4 + data) / 16)
 
 
+@few
+@given(st.integers(0, MAX_BODY))
+def test_a_padded_request_is_never_finer_than_256_bytes_and_padding_it_again_adds_nothing(data: int) -> None:
+    size = padding.request_size(data)
+    assert size % 256 == 0
+    assert padding.request_size(size - 4) == size
+
+
 def test_sizes_never_shrink_as_data_grows() -> None:
-    sizes = [padding.request_size(data) for data in range(10_000)]
+    sizes = [padding.request_size(data) for data in range(20_000)]
     assert sizes == sorted(sizes)
-    assert len(set(sizes)) < 80
+    assert len(set(sizes)) == 32 + 16 + 4
+
+
+def test_from_8_kib_on_the_steps_are_those_of_padme() -> None:
+    assert {padding.request_step(size) for size in range(1, 8192)} == {256}
+    assert [padding.request_step(1 << bits) for bits in range(13, 24)] == [
+        512, 1024, 2048, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144,
+    ]  # fmt: skip
 
 
 @few
-@given(st.integers(1024, 9_000_000))
+@given(st.integers(256, 9_000_000))
 def test_the_room_in_a_size_is_used_up_and_not_exceeded(size: int) -> None:
     assert padding.request_size(padding.request_room(size)) <= size
     assert padding.request_size(padding.request_room(size) + 1) > size

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tokenplace.errors import ClockSkew, KeyUnknown, WireError
+from tokenplace.errors import ClockSkew, KeyUnknown
 from tokenplace.sealing.exchange import open_request, seal_request
-from tokenplace.sealing.keys import LIFE_MS, MAX_PREVIOUS, OVERLAP_MS, KeyRing, SealingPrivateKey, choose_key
+from tokenplace.sealing.keys import LIFE_MS, MAX_PREVIOUS, OVERLAP_MS, KeyRing, choose_key
 from tokenplace.wire.card import SealingKey
 from tokenplace.wire.request import Kem
 
@@ -45,29 +45,36 @@ def test_after_the_overlap_the_old_key_is_unknown_even_before_a_tick() -> None:
         open_request(sealed, ring, now_ms=NOW + 1 + OVERLAP_MS)
 
 
+def destroyed(ring: KeyRing, key: SealingKey) -> bool:
+    """Whether the ring holds the key no more: asked for a time at which it would still open requests."""
+    try:
+        ring.find(key.key_id, NOW)
+    except KeyUnknown:
+        return True
+    return False
+
+
 def test_a_tick_rotates_after_a_day_and_destroys_after_two() -> None:
     ring = fresh()
     old = shown(ring)
-    secret = ring.find(old.key_id, NOW).raw
     assert not ring.tick(NOW + LIFE_MS - 1)
     assert ring.tick(NOW + LIFE_MS)
     assert shown(ring, NOW + LIFE_MS).key_id != old.key_id
-    assert not ring.tick(NOW + LIFE_MS + 60_000)
-    assert secret in ring.dump()
-    assert ring.find(old.key_id, NOW + LIFE_MS + OVERLAP_MS - 1).raw == secret
+    assert not ring.tick(NOW + LIFE_MS + OVERLAP_MS - 1)
+    assert ring.find(old.key_id, NOW + LIFE_MS + OVERLAP_MS - 1).public() == old
     assert ring.tick(NOW + LIFE_MS + OVERLAP_MS)
-    assert secret not in ring.dump()
+    assert destroyed(ring, old)
 
 
 def test_a_tick_destroys_a_key_whose_overlap_ends_before_the_next_rotation() -> None:
     ring = fresh()
-    secret = ring.find(shown(ring).key_id, NOW).raw
+    old = shown(ring)
     ring.rotate(NOW + 1)
     ring.rotate(NOW + 1000)
     current = shown(ring)
-    assert secret in ring.dump()
-    assert ring.tick(NOW + 1 + OVERLAP_MS)
-    assert secret not in ring.dump()
+    assert not destroyed(ring, old)
+    assert not ring.tick(NOW + 1 + OVERLAP_MS)
+    assert destroyed(ring, old)
     assert shown(ring, NOW + 1 + OVERLAP_MS) == current
 
 
@@ -80,7 +87,7 @@ def test_a_node_that_slept_for_a_week_wakes_without_its_old_keys() -> None:
         ring.find(old.key_id, week)
     assert ring.tick(week)
     assert shown(ring, week).not_before_ms == week
-    assert ring.dump() == KeyRing(ring.find(shown(ring, week).key_id, week)).dump()
+    assert destroyed(ring, old)
 
 
 def test_a_late_tick_does_not_prolong_the_overlap() -> None:
@@ -131,39 +138,10 @@ def test_a_small_step_back_of_the_clock_changes_nothing() -> None:
     assert not ring.tick(NOW - SKEW)
 
 
-def test_a_ring_survives_the_disk() -> None:
-    ring = KeyRing.generate(now_ms=NOW)
-    sealed, _ = seal_request(b"words", shown(ring), now_ms=NOW)
-    ring.rotate(NOW + 1)
-    again = KeyRing.load(ring.dump())
-    assert again.dump() == ring.dump()
-    assert again.public_keys(NOW + 2) == ring.public_keys(NOW + 2)
-    assert open_request(sealed, again, now_ms=NOW + 2).body == b"words"
+def test_a_node_that_starts_again_opens_nothing_of_before() -> None:
+    sealed, _ = seal_request(b"words", shown(fresh()), now_ms=NOW)
     with pytest.raises(KeyUnknown):
-        open_request(sealed, again, now_ms=NOW + 1 + OVERLAP_MS)
-
-
-def test_a_damaged_file_is_refused() -> None:
-    ring = fresh()
-    ring.rotate(NOW + 1)
-    whole = ring.dump()
-    two = (len(whole) - len(b"tp/2 keys\0")) // 2
-    for cut in set(range(len(whole))) - {len(whole) - two}:
-        with pytest.raises(WireError):
-            KeyRing.load(whole[:cut])
-    with pytest.raises(WireError):
-        KeyRing.load(b"something else")
-
-
-@pytest.mark.parametrize("kem", list(Kem), ids=lambda kem: kem.name)
-def test_a_key_survives_the_disk(kem: Kem) -> None:
-    key = SealingPrivateKey.generate(now_ms=NOW, kem=kem)
-    again = SealingPrivateKey.from_bytes(key.to_bytes())
-    assert again == key
-    assert again.public() == key.public()
-    for damaged in (b"", key.to_bytes()[:-1], key.to_bytes() + b"\0", b"\0\1" + key.to_bytes()[2:]):
-        with pytest.raises(WireError):
-            SealingPrivateKey.from_bytes(damaged)
+        open_request(sealed, fresh(), now_ms=NOW)
 
 
 @pytest.mark.parametrize("kem", list(Kem), ids=lambda kem: kem.name)

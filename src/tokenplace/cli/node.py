@@ -1,0 +1,73 @@
+"""`tokenplace node`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+import typer
+
+from tokenplace.cli.models import progress_bar
+from tokenplace.cli.serving import configure_logs, stop_signal
+from tokenplace.client.settings import DEFAULT_RELAY
+from tokenplace.node.build import make_engine
+from tokenplace.node.home import load_identity
+from tokenplace.node.service import NodeService
+from tokenplace.node.settings import NodeSettings
+from tokenplace.sealing.identity import Identity
+from tokenplace.wire.ids import show_node_id
+
+_DRAIN = 30.0
+_log = structlog.get_logger("tokenplace.node")
+
+
+def run(
+    *,
+    relays: Sequence[str],
+    engine: str | None,
+    model: str | None,
+    slots: int | None,
+    context: int | None,
+    threads: int | None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, then let running answers end."""
+    settings = settings_with(engine=engine, model=model, slots=slots, context=context, threads=threads)
+    configure_logs(settings.log_level)
+    identity = load_identity(settings.home)
+    targets = list(relays) or settings.relays or [DEFAULT_RELAY]
+    asyncio.run(_serve(identity, settings, targets))
+
+
+def settings_with(**flags: object) -> NodeSettings:
+    """The environment's settings with the flags that were given on top."""
+    return NodeSettings().model_copy(update={name: value for name, value in flags.items() if value is not None})
+
+
+async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[str]) -> None:
+    with stop_signal() as stop:
+        async with working_node(identity, settings, relays) as node:
+            typer.echo(f"node {show_node_id(node.card.node)} serves {', '.join(m.id for m in node.card.body.models)}")
+            await stop.wait()
+            _log.info("node.draining", running=node.runs.busy)
+            await node.drain(_DRAIN)
+
+
+@asynccontextmanager
+async def working_node(
+    identity: Identity, settings: NodeSettings, relays: Sequence[str]
+) -> AsyncIterator[NodeService]:
+    """A node with a warm engine, at its relays while the block runs. Raises EngineError, WeightsError."""
+    with progress_bar(settings.model or "model") as tell:
+        engine, api = await asyncio.to_thread(make_engine, settings, tell)
+    try:
+        await engine.start()
+        token = settings.token.get_secret_value() if settings.token else None
+        node = NodeService(identity=identity, engine=engine, api=api, relays=relays, token=token)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(node.run())
+            yield node
+            serving.cancel()
+    finally:
+        await engine.stop()

@@ -1,0 +1,76 @@
+"""`tokenplace relay`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from socket import socket
+
+import structlog
+from pydantic import ValidationError
+
+from tokenplace.cli.serving import address_of, bind, configure_logs, serving, stop_signal
+from tokenplace.relay.app import Relay
+from tokenplace.relay.asgi import App
+from tokenplace.relay.broker import Broker
+from tokenplace.relay.proof import verify
+from tokenplace.relay.settings import RelaySettings
+from tokenplace.wire.limits import TIMING
+
+_log = structlog.get_logger("tokenplace.relay")
+
+
+def run(*, host: str, port: int, blind: bool, names: Sequence[str]) -> None:
+    """Serve until Ctrl-C or SIGTERM, then let open answers end."""
+    settings, complaint = _settings()
+    configure_logs(settings.log_level)
+    if complaint:
+        _log.warning("relay.setting_ignored", reason=complaint)
+    listener = bind(settings.host or host, settings.port if settings.port is not None else port)
+    hosting = not blind and find_spec("fastapi") is not None
+    asyncio.run(_serve(listener, settings, hosting=hosting, names=names))
+
+
+def _settings() -> tuple[RelaySettings, str | None]:
+    """The settings; a RELAY_PORT that is no port falls back to the flag, as it always did."""
+    try:
+        return RelaySettings(), None
+    except ValidationError as error:
+        if [problem["loc"] for problem in error.errors()] != [("RELAY_PORT",)]:
+            raise
+        return RelaySettings(RELAY_PORT=None), "RELAY_PORT is not a port; the flag is used"
+
+
+async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str]) -> None:
+    with stop_signal() as stop:
+        async with hosted_relay(listener, settings, hosting=hosting, names=names) as relay:
+            _log.info("relay.startup", address=address_of(listener), gateway=hosting)
+            await stop.wait()
+            await relay.drain()
+
+
+@asynccontextmanager
+async def hosted_relay(
+    listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str] = ()
+) -> AsyncIterator[Relay]:
+    """A relay that serves while the block runs, with a gateway in the same process when `hosting`."""
+    broker = Broker(timing=replace(TIMING, drain=settings.drain_seconds))
+    async with AsyncExitStack() as stack:
+        guest = await _guest(broker, stack) if hosting else None
+        relay = Relay(broker, verify, names=[*settings.names, *names], tokens=settings.tokens, guest=guest)
+        await stack.enter_async_context(serving(relay, listener))
+        yield relay
+
+
+async def _guest(broker: Broker, stack: AsyncExitStack) -> App:
+    """The gateway beside the relay; imported only here, so that a blind relay never meets a key."""
+    from tokenplace.cli.hosted import LocalDoor
+    from tokenplace.client.client import Client
+    from tokenplace.gateway.app import create_gateway
+    from tokenplace.gateway.settings import GatewaySettings
+
+    client = await stack.enter_async_context(Client([LocalDoor(broker)]))
+    return create_gateway(client, hosted=True, service=GatewaySettings().service_name)

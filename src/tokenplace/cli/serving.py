@@ -1,0 +1,144 @@
+"""Listening, stopping, logging: what every program that serves has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tokenplace.errors import TokenPlaceError
+from tokenplace.relay.asgi import ABORT, App
+from tokenplace.wire.limits import CLIENT_SOCKET_SEND_BUFFER, MAX_MESSAGE
+
+_NEXT_PORTS = 50
+
+
+class PortTaken(TokenPlaceError):
+    """Another program listens on this port already."""
+
+    code = "port_taken"
+
+
+def bind(host: str, port: int, *, or_next: bool = False) -> socket.socket:
+    """A listening socket; with `or_next` the next free port when this one is taken. Raises PortTaken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port, port + (_NEXT_PORTS if or_next and port else 1)):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it: without a bound the kernel takes megabytes for each reader who does not read.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CLIENT_SOCKET_SEND_BUFFER)
+        try:
+            listener.bind((host, candidate))
+            listener.listen(2048)
+        except OSError as error:
+            listener.close()
+            problem = error
+        else:
+            listener.setblocking(False)
+            return listener
+    hint = " On macOS, AirPlay Receiver uses port 5000." if sys.platform == "darwin" and port == 5000 else ""
+    raise PortTaken(f"Cannot listen on {host}:{port} ({problem.strerror}).{hint} Choose another with --port.")
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a person or program on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, which leaves the relay a way to cut a connection whose reader has stalled."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.app_state = {**self.app_state, ABORT: self.transport.abort}
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without hands on our signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(app: App, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` while the block runs; afterwards nothing listens any more."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,
+        ws_max_size=MAX_MESSAGE,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=2,
+        lifespan="on",
+    )
+    server = _Server(config)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if task.done():
+                raise TokenPlaceError("The server did not start.")
+            await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+@contextmanager
+def stop_signal() -> Iterator[asyncio.Event]:
+    """An event that Ctrl-C or SIGTERM sets. A second Ctrl-C does not wait for anything."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            sys.exit(130)
+        event.set()
+
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, lambda received, _: loop.call_soon_threadsafe(stop, received))
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def configure_logs(level: str) -> None:
+    """One JSON object per line on stdout, in the original's fields; on a terminal, for eyes."""
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    logging.basicConfig(level=max(number, logging.WARNING), format="%(message)s", stream=sys.stderr)
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+    ]
+    final: list[structlog.typing.Processor]
+    if sys.stdout.isatty():
+        final = [structlog.dev.ConsoleRenderer()]
+    else:
+        final = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=shared + final,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,43 @@
+"""The client's settings; the only place of this room that reads the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from tokenplace.wire.ids import NodeId, parse_node_id
+
+DEFAULT_RELAY = "http://127.0.0.1:5000"
+RELAYS_VARIABLE = "TOKEN_PLACE_RELAYS"
+FALLBACKS_VARIABLE = "API_FALLBACK_URLS"
+PINS_VARIABLE = "TOKEN_PLACE_PINNED_NODES"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Which relays to use, in order, which nodes to trust, and where to remember the nodes met."""
+
+    relays: tuple[str, ...]
+    pins: tuple[NodeId, ...] = ()
+    memory: Path | None = None
+
+    @classmethod
+    def read(cls, env: Mapping[str, str], relays: Sequence[str] = ()) -> ClientSettings:
+        """Flags first, then TOKEN_PLACE_RELAYS, then a relay on this machine; API_FALLBACK_URLS come after.
+
+        Raises WireError for a pin that is no node id.
+        """
+        named = list(relays) or _words(env.get(RELAYS_VARIABLE, "")) or [DEFAULT_RELAY]
+        named += _words(env.get(FALLBACKS_VARIABLE, ""))
+        return cls(
+            relays=tuple(dict.fromkeys(relay.rstrip("/") for relay in named)),
+            pins=tuple(parse_node_id(pin) for pin in _words(env.get(PINS_VARIABLE, ""))),
+            memory=Path(platformdirs.user_state_dir("token.place", appauthor=False)) / "known-nodes.json",
+        )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,0 +1,374 @@
+"""The embedded engine: llama.cpp in a child process, spoken to over a unix socket in a private directory.
+
+The child may crash; the node does not. When it does, answers in flight raise EngineCrashed, and the child is started
+again, at once the first time and then after growing pauses.
+
+**Prompt caches are switched off** (`reuse_prompts=False`): a cache that is shared between people tells one of them,
+by its speed, what another has asked. Every request says `cache_prompt: false`, and the child keeps nothing of a
+finished request. Who serves only himself may switch it on; then a shared beginning is not computed twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import structlog
+
+from tokenplace.errors import EngineCrashed, EngineError
+from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
+from tokenplace.node.engines.endpoint import Endpoint
+from tokenplace.node.engines.llama_child import ChildConfig
+from tokenplace.wire.card import ModelCard
+from tokenplace.wire.ids import ModelId
+
+log = structlog.get_logger()
+
+SUN_PATH_MAX = 100
+"""Characters of a unix socket's path that every system takes (Linux 107, macOS 103)."""
+
+SOCKET = "llama.sock"
+"""llama.cpp knows a unix socket by this ending."""
+
+_DECODES = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+
+_PROGRESS = b'"prompt_progress":'
+"""A key in llama.cpp's events. What a model writes cannot look like it: quotes inside its strings are escaped."""
+
+_COMPLAINT = re.compile(r"[\d.]+ E (\w+ +)?\w+(\(\))?: (error loading model: )?(?P<cause>.+)")
+
+STOP_GRACE = 2.0
+"""Seconds between closing the child's pipe and killing it."""
+
+SETTLED = 60.0
+"""Seconds after which a child counts as healthy, and its next crash is restarted at once again."""
+
+STDERR_KEPT = 8192
+"""Bytes of the child's last words while it loads."""
+
+
+def default_threads() -> int:
+    """One thread fewer than the cores this process may use, at least one.
+
+    llama.cpp's workers spin: with as many threads as cores, one other busy process makes decoding three times slower.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before each new start of a child that keeps dying: none, then 1, 2, 4 … 30."""
+    yield 0.0
+    pause = 1.0
+    while True:
+        yield pause
+        pause = min(2 * pause, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaOptions:
+    """How to run the model. `context` is tokens of each slot; memory grows with slots × context."""
+
+    slots: int = 4
+    context: int = 2048
+    threads: int | None = None
+    """None means `default_threads()`."""
+    batch: int = 64
+    """Tokens of prompt computed at once. For as long as a batch takes, the other answers wait and the prompt cannot be
+    cancelled: seconds at llama.cpp's 2,048. On processors 64 is as fast in sum as more; GPUs want 512 and above."""
+    reuse_prompts: bool = False
+    cache_ram_mib: int = 512
+    """Bound of the prompt cache where `reuse_prompts` is on; llama.cpp's own default is 8 GiB."""
+    gpu_layers: int | None = None
+    """None lets llama.cpp fit the model to the free memory of the GPU; 0 keeps to the CPU."""
+    vision: Path | None = None
+    """The projector file (mmproj) of a model that looks at images."""
+    adapters: Mapping[ModelId, Path] = field(default_factory=dict)
+    """LoRA files, each under the model id that asks for it."""
+    embeddings: bool = False
+    """Serve /v1/embeddings too (mean of the token vectors); inputs are limited to `batch` tokens."""
+    start_timeout: float = 600.0
+    """Seconds a load may take: a big model comes from a slow disk."""
+    tcp: bool = sys.platform == "win32"
+    """A free port on 127.0.0.1 instead of a unix socket; the random key is then the only lock."""
+
+
+class LlamaEngine:
+    """One model file in one child process. `card` is how the node's card shows it."""
+
+    def __init__(self, model: Path, card: ModelCard, options: LlamaOptions | None = None) -> None:
+        self._model = model
+        self._card = card
+        self._options = options or LlamaOptions()
+        self._adapters = tuple(self._options.adapters)
+        self._key = secrets.token_urlsafe(24)
+        self._readiness = Readiness()
+        self._home: Path | None = None
+        self._endpoint: Endpoint | None = None
+        self._process: Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many answers it decodes together."""
+        return self._options.slots
+
+    @property
+    def models(self) -> Sequence[ModelCard]:
+        """The model and its LoRA adapters, with the context one slot really has (once started)."""
+        return (self._card, *(replace(self._card, id=name, digest=None) for name in self._adapters))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the child serves."""
+        return self._readiness.up
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None while there is none."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def wait_ready(self, ready: bool = True) -> None:
+        """See `Engine.wait_ready`."""
+        await self._readiness.wait(ready)
+
+    async def start(self) -> None:
+        """Load the model; returns when it serves. Raises EngineError with the reason when it cannot."""
+        if self._watcher is not None:
+            raise EngineError("This engine was started already.")
+        if not self._model.is_file():
+            raise EngineError(f"There is no model file {self._model}. Fetch it with `tokenplace models pull`.")
+        self._home = None if self._options.tcp else _private_directory()
+        try:
+            await self._spawn()
+        except BaseException:
+            await self.stop()
+            raise
+        self._readiness.set(True)
+        self._watcher = asyncio.create_task(self._keep_alive(), name="llama-engine")
+
+    async def stop(self) -> None:
+        """End the child and remove its directory; answers in flight raise EngineCrashed. May be called twice."""
+        self._readiness.set(False)
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+        process, self._process = self._process, None
+        if process is not None:
+            await _end(process)
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.close()
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home = None
+
+    @asynccontextmanager
+    async def open(self, path: str, body: JsonObject) -> AsyncIterator[EngineAnswer]:
+        """Ask llama.cpp's server. Leaving the block closes the connection, which frees the slot."""
+        if not self._readiness.up or self._endpoint is None:
+            raise EngineCrashed("The model is being loaded; try again in a moment.")
+        async with self._endpoint.open(path, self._prepared(path, body)) as answer:
+            yield _Quiet(answer)
+
+    async def busy_slots(self) -> int:
+        """How many slots are decoding right now, as llama.cpp itself says. Raises EngineError."""
+        return sum(bool(slot["is_processing"]) for slot in await self._ask_slots())
+
+    async def _ask_slots(self) -> list[dict[str, int]]:
+        if self._endpoint is None:
+            raise EngineError("The engine is not running.")
+        slots: list[dict[str, int]] = await self._endpoint.get_json("/slots")
+        return slots
+
+    def _prepared(self, path: str, body: JsonObject) -> JsonObject:
+        if not path.startswith(_DECODES):
+            return body
+        # llama.cpp looks for a closed connection only when it writes. Telling its progress makes it write after each
+        # batch of the prompt; without it, a client that left would be computed for until the first token.
+        prepared = {**body, "cache_prompt": self._options.reuse_prompts, "return_progress": True}
+        if self._adapters:
+            # The whole list, with explicit zeros: leaving an adapter out of it would apply it.
+            wanted = body.get("model")
+            prepared["lora"] = [
+                {"id": index, "scale": 1.0 if name == wanted else 0.0} for index, name in enumerate(self._adapters)
+            ]
+        return prepared
+
+    def _config(self) -> ChildConfig:
+        options = self._options
+        return ChildConfig(
+            model=str(self._model.resolve()),
+            key=self._key,
+            socket=None if self._home is None else str(self._home / SOCKET),
+            slots=options.slots,
+            context=options.context,
+            threads=options.threads or default_threads(),
+            batch=options.batch,
+            reuse_prompts=options.reuse_prompts,
+            cache_ram_mib=options.cache_ram_mib,
+            gpu_layers=options.gpu_layers,
+            vision=None if options.vision is None else str(options.vision.resolve()),
+            adapters=tuple(str(path.resolve()) for path in options.adapters.values()),
+            embeddings=options.embeddings,
+        )
+
+    async def _spawn(self) -> None:
+        """One child, warm. Raises EngineError; then no process is left."""
+        config = self._config()
+        # -P: a file called xllamacpp.py in the working directory is not the library.
+        # A session of its own: Ctrl-C in the terminal is for the node, which lets its answers end first.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child",
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            address = await self._loaded(process, config)
+            if self._endpoint is not None:
+                await self._endpoint.close()
+            self._endpoint = Endpoint(
+                "http://llama" if config.socket else address,
+                key=self._key,
+                socket=config.socket,
+            )
+            self._process = process
+            self._card = replace(self._card, context=(await self._ask_slots())[0]["n_ctx"])
+        except BaseException:
+            await _end(process)
+            raise
+
+    async def _loaded(self, process: Process, config: ChildConfig) -> str:
+        """Hand the configuration over and wait for the child's one line. Returns its address."""
+        assert process.stdin is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        try:
+            async with asyncio.timeout(self._options.start_timeout), asyncio.TaskGroup() as group:
+                last_words = group.create_task(_tail_of(process.stderr))
+                process.stdin.write(config.line())
+                line = await process.stdout.readline()
+        except TimeoutError:
+            raise EngineError(
+                f"{self._model.name} was not loaded after {self._options.start_timeout:.0f} s; "
+                "use a smaller model or a faster disk."
+            ) from None
+        report = json.loads(line) if line else {}
+        if "ready" in report:
+            return str(report["ready"])
+        reason = _reason(last_words.result()) or report.get("error") or _ending(await process.wait())
+        raise EngineError(f"The model {self._model.name} cannot be loaded: {reason}")
+
+    async def _keep_alive(self) -> None:
+        """Start the child again whenever it ends. Cancelled by `stop`."""
+        loop = asyncio.get_running_loop()
+        waits = pauses()
+        while True:
+            since = loop.time()
+            if self._process is not None:
+                status = await self._process.wait()
+                self._readiness.set(False)
+                log.warning("engine_crashed", status=status, lived_s=round(loop.time() - since))
+            if loop.time() - since > SETTLED:
+                waits = pauses()
+            self._process = None
+            await asyncio.sleep(next(waits))
+            try:
+                await self._spawn()
+            except EngineError as error:
+                log.warning("engine_start_failed", reason=error.message)
+            else:
+                self._readiness.set(True)
+                log.info("engine_restarted")
+
+
+class _Quiet:
+    """An answer without the progress events that we asked for and that OpenAI does not know."""
+
+    def __init__(self, answer: EngineAnswer) -> None:
+        self._answer = answer
+        self.status = answer.status
+        self.content_type = answer.content_type
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self.content_type != "text/event-stream":
+            async for chunk in self._answer.chunks():
+                yield chunk
+            return
+        rest = b""
+        async for chunk in self._answer.chunks():
+            events, rest = _whole_events(rest + chunk)
+            if _PROGRESS in events:
+                events = b"".join(event for event in _each(events) if _PROGRESS not in event)
+            if events:
+                yield events
+        if rest:
+            yield rest
+
+
+def _whole_events(data: bytes) -> tuple[bytes, bytes]:
+    """(whole events, the beginning of the next). Nearly always the second is empty."""
+    if data.endswith(b"\n\n"):
+        return data, b""
+    cut = data.rfind(b"\n\n") + 2
+    return (data[:cut], data[cut:]) if cut > 1 else (b"", data)
+
+
+def _each(events: bytes) -> Iterator[bytes]:
+    return (event + b"\n\n" for event in events.split(b"\n\n") if event)
+
+
+def _private_directory() -> Path:
+    """A new directory that only this user enters, with a path short enough for a unix socket in it."""
+    home = Path(tempfile.mkdtemp(prefix="tp-"))
+    if len(str(home / SOCKET)) > SUN_PATH_MAX:
+        home.rmdir()
+        home = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # mkdtemp makes it private
+    return home
+
+
+async def _tail_of(stream: asyncio.StreamReader) -> bytes:
+    """Read to the end, keep the last bytes."""
+    tail = b""
+    while chunk := await stream.read(4096):
+        tail = (tail + chunk)[-STDERR_KEPT:]
+    return tail
+
+
+def _reason(last_words: bytes) -> str:
+    """The first complaint of llama.cpp, which names the cause, without its time stamp and function names."""
+    for line in last_words.decode(errors="replace").splitlines():
+        if found := _COMPLAINT.match(line):
+            return found["cause"]
+    return ""
+
+
+def _ending(status: int) -> str:
+    """An exit status for people: a crash is a signal (SIGILL: this build wants a newer processor)."""
+    return f"the process was ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+async def _end(process: Process) -> None:
+    """Close the pipe, wait a little, kill. Returns when the process is gone."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(STOP_GRACE):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -1,0 +1,64 @@
+"""The node's settings; the only place of this room that reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Words = Annotated[list[str], NoDecode]
+"""A list written with commas."""
+
+EMBEDDED = "smollm2-135m-instruct"
+"""The model that is there without a choice: small enough for any machine, and a toy."""
+
+EMBEDDED_SLOTS, EMBEDDED_CONTEXT = 4, 4096
+
+
+class NodeSettings(BaseSettings):
+    """What a volunteer may turn."""
+
+    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    relays: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_RELAYS")
+    """Relays to serve, with commas between."""
+    token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_RELAY_SERVER_TOKEN")
+    """The invitation to show to relays that ask for one."""
+    engine: str = Field("llama", validation_alias="TOKEN_PLACE_ENGINE")
+    """`llama` (embedded), `echo` (a test's parrot), or the base URL of an OpenAI-compatible server."""
+    model: str | None = Field(None, validation_alias="TOKEN_PLACE_MODEL")
+    """The model to serve: an id of the catalogue, or of the server at the engine's URL (left out: all it has)."""
+    slots: int | None = Field(None, validation_alias="TOKEN_PLACE_SLOTS", ge=1, le=64)
+    """How many answers at once."""
+    context: int | None = Field(None, validation_alias="TOKEN_PLACE_CONTEXT", ge=128)
+    """Tokens of context for each answer."""
+    threads: int | None = Field(None, validation_alias="TOKEN_PLACE_THREADS", ge=1)
+    """Threads of the embedded engine; one fewer than the cores unless told."""
+    upstream_key: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_UPSTREAM_KEY")
+    """The API key of the server at the engine's URL."""
+    models_dir: Path | None = Field(None, validation_alias="TOKEN_PLACE_MODELS_DIR")
+    """Where model files are kept."""
+    state_dir: Path | None = Field(None, validation_alias="TOKEN_PLACE_STATE_DIR")
+    """Where the node's identity is kept."""
+    mock: bool = Field(False, validation_alias="USE_MOCK_LLM")
+    """The original's switch for the echo engine."""
+    log_level: str = Field("INFO", validation_alias="TOKENPLACE_LOG_LEVEL")
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    @field_validator("relays", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @property
+    def home(self) -> Path:
+        """The state directory, the platform's own unless told."""
+        return self.state_dir or Path(platformdirs.user_state_dir("token.place", appauthor=False))
+
+    @property
+    def weights_dir(self) -> Path:
+        """The models directory, the platform's own unless told."""
+        return self.models_dir or Path(platformdirs.user_data_dir("token.place", appauthor=False)) / "models"

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tokenplace.errors import ApiError
+from tokenplace.openai.errors import in_stream, translate
+
+
+def told(status: int, error: Any, *, context: int | None = 2048) -> ApiError:
+    body = error if isinstance(error, bytes) else json.dumps({"error": error}).encode()
+    return translate(status, body, context=context)
+
+
+def test_a_context_that_is_exceeded_is_told_with_both_numbers() -> None:
+    refusal = told(
+        400,
+        {
+            "code": 400,
+            "message": "request (6031 tokens) exceeds the available context size (2048 tokens), try increasing it",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": 6031,
+            "n_ctx": 2048,
+        },
+    )
+    assert refusal.as_json()["error"] == {
+        "message": "This model's maximum context length is 2048 tokens. "
+        "However, your request has 6031 tokens. Please shorten it.",
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "context_length_exceeded",
+    }
+    assert refusal.status == 400
+
+
+def test_openais_own_words_for_a_context_that_is_exceeded_pass() -> None:
+    words = "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens."
+    refusal = told(400, {"message": words, "code": "context_length_exceeded", "type": "invalid_request_error"})
+    assert (refusal.message, refusal.code) == (words, "context_length_exceeded")
+
+
+CASES: list[tuple[int, Any, int, str, str, str | None]] = [
+    # status, error → status, type, code, param
+    (400, {"code": 400, "message": "bad n"}, 400, "invalid_request_error", "invalid_request_error", "messages"),
+    (422, {"message": "x", "param": "n"}, 400, "invalid_request_error", "invalid_request_error", "n"),
+    (400, {"message": "x", "code": "odd"}, 400, "invalid_request_error", "odd", "messages"),
+    (
+        400,
+        {"message": "JSON schema error at #: unrecognized type nope"},
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "response_format",
+    ),
+    (
+        400,
+        {"message": "logprobs is not supported with tools + stream"},
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "logprobs",
+    ),
+    (
+        500,
+        {"code": 500, "message": "image input is not supported - hint: mmproj", "type": "server_error"},
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "messages",
+    ),
+    (
+        500,
+        {"message": "Jinja Exception: Conversation roles must alternate user/assistant"},
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "messages",
+    ),
+    (500, {"message": "out of memory"}, 502, "server_error", "engine_error", None),
+    (500, b"<html>", 502, "server_error", "engine_error", None),
+    (500, b"", 502, "server_error", "engine_error", None),
+    (500, b"[" * 5000, 502, "server_error", "engine_error", None),
+    (401, {"message": "Incorrect API key provided: sk-secret"}, 502, "server_error", "engine_error", None),
+    (403, {"message": "no"}, 502, "server_error", "engine_error", None),
+    (404, {"message": "model 'x' not found"}, 502, "server_error", "engine_error", None),
+    (429, {"message": "slow down"}, 429, "rate_limit_error", "rate_limit_exceeded", None),
+    (503, {"message": "Loading model"}, 503, "server_error", "engine_crashed", None),
+    (302, b"", 502, "server_error", "engine_error", None),
+    (400, b"", 400, "invalid_request_error", "invalid_request_error", "messages"),
+    (400, b'{"error":"just words"}', 400, "invalid_request_error", "invalid_request_error", "messages"),
+    (400, b'{"detail":"words"}', 400, "invalid_request_error", "invalid_request_error", "messages"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "status", "type", "code", "param"), CASES, ids=lambda value: str(value)[:50]
+)
+def test_what_an_engine_refuses_becomes(
+    given: int, error: Any, status: int, type: str, code: str, param: str | None
+) -> None:
+    refusal = told(given, error)
+    assert (refusal.status, refusal.type, refusal.code, refusal.param) == (status, type, code, param)
+    assert refusal.message
+
+
+def test_what_is_between_the_node_and_its_engine_is_not_passed_on() -> None:
+    assert "sk-secret" not in told(401, {"message": "Incorrect API key provided: sk-secret"}).message
+
+
+def test_a_long_complaint_is_cut() -> None:
+    assert len(told(400, {"message": "x" * 100_000}).message) == 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b'{"error":{"code":400,"message":"bad"}}', 400),
+        (b'{"error":{"code":500,"message":"oom"}}', 502),
+        (b'{"error":{"message":"no code"}}', 502),
+        (b'{"error":"words"}', 502),
+        (b"nonsense", 502),
+    ],
+)
+def test_an_error_inside_a_stream_has_the_status_it_should_have_had(data: bytes, status: int) -> None:
+    assert in_stream(data, context=None, words="messages").status == status
