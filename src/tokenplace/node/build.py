@@ -28,7 +28,7 @@ def make_engine(settings: NodeSettings, progress: Progress | None = None) -> tup
     ApiError.
     """
     if settings.mock or settings.engine == "echo":
-        echo = EchoEngine(slots=settings.slots or 64)
+        echo = EchoEngine(slots=settings.slots or 64, delay=settings.echo_delay)
         return echo, NodeApi(echo)
     if settings.engine.startswith(("http://", "https://")):
         return _upstream(settings)

@@ -37,6 +37,8 @@ class NodeSettings(BaseSettings):
     """Tokens of context for each answer."""
     threads: int | None = Field(None, validation_alias="TOKEN_PLACE_THREADS", ge=1)
     """Threads of the embedded engine; one fewer than the cores unless told."""
+    echo_delay: float = Field(0.0, validation_alias="TOKEN_PLACE_ECHO_DELAY", ge=0)
+    """Seconds between the echo engine's words, for tests."""
     upstream_key: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_UPSTREAM_KEY")
     """The API key of the server at the engine's URL."""
     models_dir: Path | None = Field(None, validation_alias="TOKEN_PLACE_MODELS_DIR")
