@@ -444,9 +444,7 @@ def answer_faults(good: Answer, foreign: Answer, stranger: Answer) -> list[Json]
     add("a record is a byte shorter", put(1, wire_record(kind, records[1][5:-1])), 1, "bad_record")
     add("a record is a byte longer", put(1, wire_record(kind, records[1][5:] + b"\0")), 1, "bad_record")
     add("a record is empty", put(1, wire_record(kind, b"")), 1, "bad_record")
-    add(
-        "a record comes after the end", [*records, good.seal(len(records), DATA, b"more")], len(records), "bad_record"
-    )
+    add("a record comes after the end", [*records, good.seal(len(records), DATA, b"more")], len(records), "bad_record")
     add("the end comes twice", [*records, good.seal(len(records), FINAL, b"{}")], len(records), "bad_record")
     strangers = wire_record(NONCE, stranger.nonce)
     add("the whole answer is to another request", stranger.stream(*CHAT), 0, "bad_record", first=strangers)

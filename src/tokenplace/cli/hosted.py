@@ -71,3 +71,4 @@ async def _records(delivery: Delivery) -> Records:
     while data := await delivery.next():
         for record in splitter.feed(data):
             yield record
+    splitter.finish()

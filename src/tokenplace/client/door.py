@@ -163,6 +163,7 @@ async def _records(response: httpx.Response, name: str) -> Records:
     async for chunk in _chunks(response, name):
         for record in splitter.feed(chunk):
             yield record
+    splitter.finish()
 
 
 def _refusal(response: httpx.Response) -> Refused:

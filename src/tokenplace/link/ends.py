@@ -127,7 +127,9 @@ class _End:
                 self._send(FrameKind.PONG, frame.payload[: _PING.size])
                 return None
             case FrameKind.PONG if len(frame.payload) == _PING.size:
-                return Ponged(max(0.0, now - _PING.unpack(frame.payload)[0]))
+                # Only our own latest ping: a peer's made-up time would become an endless or infinite round trip.
+                asked: float = _PING.unpack(frame.payload)[0]
+                return Ponged(max(0.0, now - asked)) if asked == self.last_pinged else None
             case FrameKind.DRAIN:
                 return Drained()
         raise LinkError(f"A {frame.kind.name} frame has no place here.")
@@ -363,14 +365,14 @@ class NodeEnd(_End):
                 job, allowed = _REWIND.unpack(frame.payload)
                 return Rewound(sid, JobId(job.hex()), frame.seq, allowed)
             case FrameKind.CREDIT:
+                self._known(frame)
                 return Granted(sid, frame.seq) if sid in self._open else None
             case FrameKind.CANCEL:
+                self._known(frame)
                 if self._partial is not None and self._partial[0] == sid:
                     self._partial = None
-                if sid in self._open:
-                    self._open.discard(sid)
-                    return Cancelled(sid)
-                return None
+                self._open.discard(sid)
+                return Cancelled(sid)  # also where our END or REJECT crossed it: the owner then says what is free
             case _:
                 return self._common(frame, now)
 
@@ -379,6 +381,10 @@ class NodeEnd(_End):
             raise LinkError(f"Offer {frame.sid} where {self.seen + 1} is next.")
         self.seen = Sid(frame.sid)
         self._open.add(self.seen)
+
+    def _known(self, frame: Frame) -> None:
+        if not 0 < frame.sid <= self.seen:
+            raise LinkError(f"A {frame.kind.name} frame for an offer that was never made.")
 
     def _job(self, frame: Frame) -> Offered | None:
         if self._partial is None:
@@ -391,6 +397,8 @@ class NodeEnd(_End):
                 raise LinkError("The parts of two requests are mixed.")
         if frame.seq != len(parts):
             raise LinkError("The parts of a request are out of order.")
+        if frame.flags & MORE and not frame.payload:
+            raise LinkError("A part of a request that carries nothing.")
         parts.append(frame.payload)
         size += len(frame.payload)
         if size > MAX_REQUEST:

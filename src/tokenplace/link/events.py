@@ -100,7 +100,7 @@ class Granted(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """Nobody wants it any more."""
+    """Nobody wants it any more. It may have ended here meanwhile, without the relay having heard so."""
 
     sid: Sid
 

@@ -105,12 +105,9 @@ class NodeApi:
         async with AsyncExitStack() as stack:
             try:
                 answer = await self._begin(stack, path, body)
-            except ApiError as refusal:
-                answer = _refused(refusal)
-            except EngineCrashed:
-                answer = _refused(errors.crashed())
-            except (EngineError, TooLarge):
-                answer = _refused(errors.failed())
+            except (ApiError, EngineError, TooLarge) as error:
+                await stack.aclose()  # a slow reader of a refusal holds no slot
+                answer = _refused(_as_refusal(error))
             yield answer
 
     async def _begin(self, stack: AsyncExitStack, path: str, body: bytes) -> Answer:
@@ -268,9 +265,7 @@ class _Pieces:
 
     async def close(self) -> None:
         """Let go of the engine's bytes."""
-        close = getattr(self._bytes, "aclose", None)
-        if close is not None:
-            await close()
+        await _let_go(self._bytes)
 
 
 async def _as_events(first: list[Chunk], pieces: _Pieces) -> AsyncGenerator[bytes]:
@@ -300,6 +295,13 @@ async def _later(pieces: _Pieces) -> list[Chunk] | None:
         raise EngineError(error.message) from error
 
 
+def _as_refusal(error: ApiError | EngineError | TooLarge) -> ApiError:
+    """What went wrong before the first piece, as a status. The engine's own words stay here."""
+    if isinstance(error, ApiError):
+        return error
+    return errors.crashed() if isinstance(error, EngineCrashed) else errors.failed()
+
+
 def _refused(refusal: ApiError) -> Answer:
     return Answer(refusal.status, JSON, _once(jsontext.write(refusal.as_json())), Tally(), refusal)
 
@@ -312,8 +314,18 @@ async def _beginning(answer: EngineAnswer, most: int) -> bytes:
     """So much of an error's body as is worth reading."""
     body = b""
     chunks = answer.chunks()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) >= most:
-            break
+    try:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) >= most:
+                break
+    finally:
+        await _let_go(chunks)
     return body[:most]
+
+
+async def _let_go(chunks: AsyncIterator[bytes]) -> None:
+    """Close an iterator that can be closed, now rather than when it is collected."""
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()

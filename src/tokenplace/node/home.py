@@ -26,9 +26,7 @@ def load_identity(home: Path) -> Identity:
         if file.exists():
             seed = file.read_bytes()
             if len(seed) != SEED_BYTES:
-                raise HomeError(
-                    f"{file} is not an identity; restore it from a copy, or move it away to get a new one."
-                )
+                raise HomeError(f"{file} is not an identity; restore it from a copy, or move it away to get a new one.")
             return Identity.from_bytes(seed)
         identity = Identity.generate()
         home.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -189,11 +189,13 @@ class Runs:
         """A relay (the same one, or another) wants a run from some record on."""
         run = self._runs.get(event.job)
         if run is None:
-            end.reject(event.sid, Reason("job_unknown", "This node does not hold that answer (any more)."))
+            self._decline(end, event.sid, Reason("job_unknown", "This node does not hold that answer (any more)."))
         elif event.next_record < run.first_kept:
-            end.reject(event.sid, Reason(Outcome.ANSWER_TOO_LARGE, "That part of the answer is no longer kept."))
+            self._set_adrift(run, end, now)
+            self._decline(end, event.sid, Reason(Outcome.ANSWER_TOO_LARGE, "That part of the answer is no longer kept."))
         elif event.next_record > run.count:
-            end.reject(event.sid, Reason("not_there_yet", "The answer is not that long."))
+            self._set_adrift(run, end, now)
+            self._decline(end, event.sid, Reason("not_there_yet", "The answer is not that long."))
         else:
             self._attach(run, end, event.sid, event.next_record, now, event.allowed)
 
@@ -209,6 +211,8 @@ class Runs:
         run = self._links[end].get(sid)
         if run is not None:
             self._forget(run)
+        else:
+            end.status(self.status())  # our END or REJECT crossed the CANCEL and was dropped: the relay knows no count
 
     # -- what the worker does --------------------------------------------------------------------------------------
 
@@ -272,6 +276,18 @@ class Runs:
         self._links[end][sid] = run
         end.accept(sid, next_record)
         self._pump(run, now)
+
+    def _decline(self, end: NodeEnd, sid: Sid, reason: Reason) -> None:
+        """Refuse to go on with a job. What we said under its former sid was dropped there, so say what is free."""
+        end.reject(sid, reason)
+        end.status(self.status())
+
+    def _set_adrift(self, run: Run, end: NodeEnd, now: float) -> None:
+        """A relay that asks for a rewind has let go of the stream before: nobody reads that one any more."""
+        if run.attached is not None and run.attached.end is end:
+            at = self._detach(run, run.attached)
+            end.end(at.sid, at.next_record, Reason(Outcome.MOVED), self.free)
+            run.since = now
 
     def _detach(self, run: Run, at: Attachment) -> Attachment:
         run.attached = None

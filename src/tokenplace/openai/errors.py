@@ -24,9 +24,10 @@ _TOO_LONG = re.compile(
 )
 _SCHEMA = re.compile(r"JSON schema|json_schema|grammar|\$ref", re.I)
 _PICTURE = re.compile(r"image|mmproj|multimodal", re.I)
-_TEMPLATE = re.compile(
-    r"template|jinja|raise_exception|roles? must|alternate|must be|required|expected|invalid", re.I
-)
+_TEMPLATE = re.compile(r"template|jinja|raise_exception|roles? must|alternate|must be|required|expected|invalid", re.I)
+_PLACE = re.compile(r"https?://[^\s'\"]+|(?<![\w#/.$])(?:[A-Za-z]:)?[\\/](?:[\w. -]+[\\/])+[\w.-]+")
+"""Files and addresses of the volunteer's machine; references in a JSON schema (`#/$defs/City`) are none."""
+
 _ABOUT = (("logprobs", re.compile(r"logprobs")), ("response_format", _SCHEMA))
 """Which parameter a complaint is about, where the engine does not say."""
 
@@ -103,7 +104,7 @@ def translate(status: int, body: bytes, *, context: int | None, words: str = "me
         status != HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LONG.search(f"{told.message} {told.code}")
     ):
         if told.prompt_tokens is None and told.message:
-            return ApiError(told.message, param=words, code="context_length_exceeded")
+            return ApiError(_PLACE.sub("…", told.message), param=words, code="context_length_exceeded")
         return too_long(told.prompt_tokens, told.context or context, words)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return ApiError(
@@ -137,6 +138,6 @@ def _blames_request(told: _Told) -> bool:
 
 
 def _callers_fault(told: _Told, words: str) -> ApiError:
-    message = told.message or "The model runtime refused this request without saying why."
+    message = _PLACE.sub("…", told.message) or "The model runtime refused this request without saying why."
     param = told.param or next((name for name, sign in _ABOUT if sign.search(message)), words)
     return ApiError(message, param=param, code=told.code or "invalid_request_error")

@@ -69,15 +69,6 @@ def instructions(forcing: Forcing) -> str:
     return "\n".join(lines)
 
 
-def as_text(name: str, arguments: str) -> str:
-    """A call of the conversation so far, in the words the model itself would use."""
-    try:
-        value = json.loads(arguments)
-    except ValueError:
-        value = arguments
-    return jsontext.write_text({"name": name, "arguments": value})
-
-
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",

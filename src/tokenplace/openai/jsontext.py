@@ -16,6 +16,12 @@ from tokenplace.errors import ApiError
 MAX_DEPTH = 64
 """Lists and objects within each other; OpenAI allows ten levels in a schema, parsers in C give up near a thousand."""
 
+MAX_NODES = 100_000
+"""Lists and objects altogether: eight megabytes of `[],` would keep the node busy for seconds."""
+
+MAX_BRACKETS = 1_000_000
+"""… and brackets, which are quicker to count; long texts have some of their own."""
+
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -35,10 +41,10 @@ def read_object(body: bytes) -> dict[str, Any]:
     """Read a request's body. Raises ApiError (400) saying what is wrong with it."""
     if not body.strip():
         raise _unreadable("The request has no body; send a JSON object.")
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise _too_many()
     try:
-        value = json.loads(
-            body.decode(), object_pairs_hook=_object, parse_float=_number, parse_constant=_not_a_number
-        )
+        value = json.loads(body.decode(), object_pairs_hook=_object, parse_float=_number, parse_constant=_not_a_number)
     except UnicodeDecodeError as error:
         raise _unreadable(f"The request's body is not UTF-8 (at byte {error.start}).") from None
     except json.JSONDecodeError as error:
@@ -51,7 +57,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise _unreadable(f"The request's body has a number nobody can use: {error}.") from None
     if not isinstance(value, dict):
         raise _unreadable(f"The request's body must be a JSON object, not {kind_of(value)}.")
-    _check_depth(value)
+    _check_shape(value)
     if _SURROGATE_ESCAPE.search(body):
         _check_surrogates(value)
     return value
@@ -81,6 +87,10 @@ def _too_deep() -> ApiError:
     return ApiError(f"The request's JSON is nested deeper than {MAX_DEPTH} levels.", code="json_too_deep")
 
 
+def _too_many() -> ApiError:
+    return ApiError(f"The request's JSON has more than {MAX_NODES} lists and objects.", code="json_too_large")
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) != len(pairs):
@@ -106,8 +116,10 @@ def _not_a_number(text: str) -> NoReturn:
     raise _unreadable(f"The request's body is not JSON: it has no {text}.")
 
 
-def _check_depth(value: object) -> None:
+def _check_shape(value: object) -> None:
+    """Level by level, since a request may be deeper than Python's stack."""
     level = [value]
+    nodes = 1
     for _ in range(MAX_DEPTH):
         below: list[object] = []
         for node in level:
@@ -115,6 +127,9 @@ def _check_depth(value: object) -> None:
             below += [child for child in children if isinstance(child, dict | list)]
         if not below:
             return
+        nodes += len(below)
+        if nodes > MAX_NODES:
+            raise _too_many()
         level = below
     raise _too_deep()
 

@@ -165,9 +165,7 @@ class OtherPart(Shape):
     """A part of any other type: refused by it, whatever else it holds."""
 
     model_config = ConfigDict(extra="ignore")
-    type: Annotated[
-        Literal["text", "input_text", "image_url", "input_image", "refusal"], BeforeValidator(_refuse_type)
-    ]
+    type: Annotated[Literal["text", "input_text", "image_url", "input_image", "refusal"], BeforeValidator(_refuse_type)]
 
 
 _PARTS = {
@@ -214,8 +212,7 @@ def _only(*types: str) -> AfterValidator:
 
 
 _Content = Annotated[
-    Annotated[str, Tag("<string>")]
-    | Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS), Tag("<parts>")],
+    Annotated[str, Tag("<string>")] | Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS), Tag("<parts>")],
     Discriminator(lambda value: "<string>" if isinstance(value, str) else "<parts>"),
 ]
 

@@ -299,9 +299,7 @@ class ChatRequest(Asked):
         return []
 
 
-_Tokens = Annotated[
-    list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)
-]
+_Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]
 
 
 def _prompt_tag(value: Any) -> str:

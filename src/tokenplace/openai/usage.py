@@ -97,9 +97,7 @@ def _sum(parts: list[Mapping[str, Any]], prompt: int) -> Usage:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
     }
-    cached = [
-        _tokens(part["prompt_tokens_details"], "cached_tokens") for part in parts if _has_details(part, "prompt")
-    ]
+    cached = [_tokens(part["prompt_tokens_details"], "cached_tokens") for part in parts if _has_details(part, "prompt")]
     if cached:
         usage["prompt_tokens_details"] = {"cached_tokens": max(cached), "audio_tokens": 0}
     thought = [

@@ -399,7 +399,7 @@ class Broker:
             if ticket.sealed is not None:
                 ticket.job = ticket.job.take(Move.RETURN)
                 ticket.sid = None
-                ticket.since = min(ticket.since, now)
+                ticket.since = ticket.created  # the minute it may wait is one, however often it is given back
                 node.queue[ticket.job.id] = ticket
                 node.queue.move_to_end(ticket.job.id, last=False)
                 ticket.call()
@@ -452,6 +452,7 @@ class Broker:
     def _close(self, ticket: Ticket, move: Move, reason: Reason) -> None:
         ticket.job = ticket.job.take(move)
         ticket.ended = reason
+        ticket.sid = None  # on the node's next link the number is another job's: this one's reader must not grant there
         if ticket.sealed is not None:
             self._let_go_of_request(ticket)
         if self.tickets.get(ticket.job.id) is ticket:

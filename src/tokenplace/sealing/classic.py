@@ -46,7 +46,7 @@ BLOCK_BYTES: Final = 16
 TAG_BYTES: Final = 16
 
 MAX_PIECES: Final = 65_536
-"""Pieces of one stream: each IV is remembered to refuse it the second time, and a million tokens fit."""
+"""Pieces of one stream: each IV is remembered to refuse it the second time, and no answer has as many pieces."""
 
 
 class CipherMode(StrEnum):
@@ -255,9 +255,7 @@ class _Cipher:
         self._aes = AES(key)
         self._gcm = AESGCM(key)
 
-    def seal(
-        self, mode: CipherMode, iv: bytes, plaintext: bytes, associated_data: bytes
-    ) -> tuple[bytes, bytes | None]:
+    def seal(self, mode: CipherMode, iv: bytes, plaintext: bytes, associated_data: bytes) -> tuple[bytes, bytes | None]:
         """Ciphertext and, in GCM, the tag."""
         if mode is CipherMode.GCM:
             sealed = self._gcm.encrypt(iv, plaintext, associated_data)

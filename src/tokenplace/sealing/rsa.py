@@ -129,7 +129,7 @@ class ClassicPublicKey:
 class ClassicKey:
     """A private RSA key that opens classic envelopes. Safe to share among threads, and RSA lets them run at once.
 
-    It is made (48 ms) or read (32 ms, the library checks it) once and kept: nothing here remembers a private key
+    It is made (50 ms) or read (30 ms, the library checks it) once and kept: nothing here remembers a private key
     that its owner has let go, and nothing writes one down.
     """
 
@@ -155,7 +155,7 @@ class ClassicKey:
 
     @classmethod
     def generate(cls, *, bits: int = DEFAULT_BITS, pkcs1v15: bool = False) -> ClassicKey:
-        """A fresh key. Takes 50 ms at 2048 bits and ten times that at 4096: not on an event loop.
+        """A fresh key. Takes some 50 ms at 2048 bits and ten times that at 4096: not on an event loop.
 
         Raises ValueError unless `bits` is 2048 to 8192 in steps of 256.
         """

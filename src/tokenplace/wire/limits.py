@@ -22,8 +22,8 @@ MAX_MESSAGE = 1 * MiB
 MAX_CONTROL = 64 * KiB
 """A control payload (JSON): a card with its models is about 3 KiB."""
 
-MAX_RECORD = 64 * KiB
-"""One sealed record of an answer."""
+MAX_RECORD = 16 * KiB
+"""One sealed record of an answer: a quarter of the window below, so that credit always lets a whole one pass."""
 
 CREDIT_WINDOW = 64 * KiB
 """What a node may send on one stream beyond what the client has taken: more than any round trip needs."""
@@ -80,7 +80,7 @@ class Timing:
     return_grace_unseen: float = 2.0
     """How long a lost node may take to come back to a job of which nothing arrived."""
 
-    return_grace_seen: float = 10.0
+    return_grace_seen: float = 5.0
     """… and to a job of which the client has seen something."""
 
     max_linger: float = 60.0

@@ -5,33 +5,156 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 import pytest
-from tiny_openai import TinyOpenAI, tiny_openai
 
-from tokenplace.errors import EngineError
+from tokenplace.errors import EngineCrashed, EngineError
 from tokenplace.node.engines.base import Engine
 from tokenplace.node.engines.echo import EchoEngine
+from tokenplace.node.engines.endpoint import Endpoint
 from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions
-from tokenplace.node.engines.upstream import UpstreamEngine
+from tokenplace.node.engines.llama_child import ChildConfig
+from tokenplace.node.engines.upstream import UpstreamEngine, upstream_key
 from tokenplace.node.weights import Weights, default_models_dir
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.wire.card import ModelCard
+from tokenplace.wire.ids import ModelId
 
 CHAT = "/v1/chat/completions"
+SMOL = ModelId("smollm2-135m-instruct")
+LONG = "apple banana cherry " * 500  # some 1,500 tokens: seconds of computing
 FREED_WITHIN = 1.0
 
 
+PIECE = 0.002
+
+
+class TinyOpenAI:
+    """A real server on a real socket, that can misbehave.
+
+    Streams "word " until max_tokens. `ending` is how a stream ends: done, no_done, cut."""
+
+    def __init__(self, models: Sequence[Mapping[str, Any]] = ({"id": "tiny"},), key: str | None = None) -> None:
+        self.models = list(models)
+        self.key = key
+        self.busy = 0
+        self.ending = "done"
+        self.asked: list[Mapping[str, Any]] = []
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+            method, path, _ = head[0].split()
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+            body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+            if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
+                await self._json(writer, 401, {"error": {"message": "no"}})
+            elif (method, path) == ("GET", "/v1/models"):
+                await self._json(writer, 200, {"object": "list", "data": self.models})
+            elif path in ("/v1/chat/completions", "/v1/completions"):
+                self.asked.append(body)
+                await self._stream(reader, writer, path, body)
+            else:
+                await self._json(writer, 404, {"error": {"message": "no such path"}})
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _json(self, writer: asyncio.StreamWriter, status: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        writer.write(
+            f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        )
+        writer.write(body)
+        await writer.drain()
+
+    async def _stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: Mapping[str, Any]
+    ) -> None:
+        self.busy += 1
+        gone = asyncio.create_task(reader.read(1))
+        try:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for event in self._events(path, body):
+                writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                await writer.drain()
+                await asyncio.wait([gone], timeout=PIECE)
+                if gone.done():
+                    return
+            if self.ending != "cut":
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+        finally:
+            gone.cancel()
+            self.busy -= 1
+
+    def _events(self, path: str, body: Mapping[str, Any]) -> list[bytes]:
+        base = {"id": "x", "created": 1, "model": body.get("model")}
+        chat = path.endswith("/chat/completions")
+        base["object"] = "chat.completion.chunk" if chat else "text_completion"
+        words = int(body.get("max_tokens", 16))
+        said = {"delta": {"content": "word "}} if chat else {"text": "word "}
+        last: dict[str, object] = {"delta": {}} if chat else {"text": ""}
+        pieces: list[dict[str, object]] = [{"index": 0, **said, "finish_reason": None} for _ in range(words)]
+        pieces.append({"index": 0, **last, "finish_reason": "length"})
+        events: list[dict[str, object]] = [{**base, "choices": [piece]} for piece in pieces]
+        if (body.get("stream_options") or {}).get("include_usage"):
+            usage = {"prompt_tokens": 1, "completion_tokens": words, "total_tokens": words + 1}
+            events.append({**base, "choices": [], "usage": usage})
+        lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+        return [*lines, b"data: [DONE]\n\n"] if self.ending == "done" else lines
+
+
+@asynccontextmanager
+async def tiny_openai(server: TinyOpenAI | None = None) -> AsyncIterator[TinyOpenAI]:
+    """A server for as long as the block."""
+    server = server or TinyOpenAI()
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
 class Bench(Protocol):
-    """An engine under test, and a way to look behind it."""
+    """An engine under test, and two ways to look behind it."""
 
     @property
     def engine(self) -> Engine: ...
+
     async def busy(self) -> int: ...
+
     def left(self) -> list[str]: ...
 
 
@@ -248,39 +371,35 @@ class TestUpstream(EngineContract):
 @pytest.fixture(scope="session")
 def model_file() -> Path:
     """The embedded model, fetched once per machine."""
-    entry = Catalogue.load().weights_of("smollm2-135m-instruct")
+    entry = Catalogue.load().weights_of(SMOL)
     return Weights(default_models_dir(os.environ)).ensure(entry).path
 
 
 class LlamaBench:
-    def __init__(self, model: Path, *, tcp: bool = False) -> None:
+    def __init__(self, model: Path) -> None:
         self.engine = LlamaEngine(
-            model,
-            ModelCard(Catalogue.load().models[0].id, 8192, ("chat", "completions")),
-            LlamaOptions(slots=3, context=2048, threads=1, tcp=tcp),
+            model, ModelCard(SMOL, 8192, ("chat", "completions")), LlamaOptions(slots=3, context=2048, threads=1)
         )
-        self.pids: list[int] = []
-        self.home: Path | None = None
-
-    async def busy(self) -> int:
-        return await self.engine.busy_slots()
+        self._pid = 0
+        self._socket = Path()
 
     async def start(self) -> None:
         await self.engine.start()
         assert self.engine.pid is not None
-        self.pids.append(self.engine.pid)
-        self.home = self.engine.home
+        assert self.engine.socket is not None
+        self._pid, self._socket = self.engine.pid, self.engine.socket
+
+    async def busy(self) -> int:
+        return await self.engine.busy_slots()
 
     def left(self) -> list[str]:
-        left = [f"process {pid}" for pid in self.pids if psutil.pid_exists(pid)]
-        if self.home is not None and self.home.exists():
-            left.append(str(self.home))
-        return left
+        process = [f"process {self._pid}"] if psutil.pid_exists(self._pid) else []
+        return [*process, *(str(path) for path in (self._socket, self._socket.parent) if path.exists())]
 
 
 @pytest.mark.model
 class TestLlama(EngineContract):
-    long_prompt = "apple banana cherry " * 500  # some 1,500 tokens: seconds of computing
+    long_prompt = LONG
 
     @pytest.fixture
     async def bench(self, model_file: Path) -> AsyncIterator[LlamaBench]:
@@ -291,40 +410,158 @@ class TestLlama(EngineContract):
         assert bench.left() == []
 
 
-class UpstreamOnLlamaBench(LlamaBench):
+class UpstreamOnLlamaBench:
     """The upstream engine in front of a real llama.cpp server, over TCP."""
 
-    def __init__(self, model: Path) -> None:
-        super().__init__(model, tcp=True)
-        self.server = self.engine
-        self.pids = []
+    def __init__(self, address: str, key: str) -> None:
+        self.engine = UpstreamEngine(f"{address}/v1", key=key)
+        self.server = Endpoint(address, key=key)
 
     async def busy(self) -> int:
-        return await self.server.busy_slots()
+        return sum(slot["is_processing"] for slot in await self.server.get_json("/slots"))
+
+    def left(self) -> list[str]:
+        return []
 
 
 @pytest.mark.model
 class TestUpstreamOnLlama(EngineContract):
     @pytest.fixture
-    async def bench(self, model_file: Path) -> AsyncIterator[Bench]:
-        server = LlamaBench(model_file, tcp=True)
-        await server.start()
-        try:
-            engine = UpstreamEngine(server.engine.address, key=server.engine.key)
+    async def bench(self, model_file: Path) -> AsyncIterator[UpstreamOnLlamaBench]:
+        config = ChildConfig(
+            model=str(model_file), key="the key", socket=None, slots=3, context=2048, threads=1, batch=64,
+            reuse_prompts=False, cache_ram_mib=0, gpu_layers=0, vision=None, adapters=(), embeddings=False,
+        )  # fmt: skip
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child", stdin=PIPE, stdout=PIPE
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(config.line())
+        bench = UpstreamOnLlamaBench(json.loads(await child.stdout.readline())["ready"], "the key")
+        await bench.engine.start()
+        yield bench
+        await bench.engine.stop()
+        await bench.server.close()
+        child.stdin.close()
+        await child.wait()
+
+
+class TestUpstreamApart:
+    """What only a server of somebody else's can do to us."""
+
+    async def test_without_v1_or_with_it_the_address_means_the_same(self) -> None:
+        async with tiny_openai() as server:
+            for url in (server.url, f"{server.url}/", f"{server.url}/v1", f"{server.url}/v1/"):
+                engine = UpstreamEngine(url)
+                await engine.start()
+                assert [card.id for card in engine.models] == ["tiny"]
+                await engine.stop()
+
+    @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", ""])
+    def test_an_address_of_another_kind_is_refused(self, url: str) -> None:
+        with pytest.raises(EngineError, match="http://"):
+            UpstreamEngine(url)
+
+    async def test_a_server_that_is_not_there_is_told(self) -> None:
+        async with tiny_openai() as server:
+            url = server.url
+        engine = UpstreamEngine(url)
+        with pytest.raises(EngineError, match=f"Nothing answers at {url}"):
             await engine.start()
-            yield _Through(engine, server)
+        assert not engine.ready
+
+    @pytest.mark.parametrize(
+        ("listed", "context"),
+        [
+            ({"id": "m", "meta": {"n_ctx": 2048, "n_ctx_train": 8192}}, 2048),
+            ({"id": "m", "max_model_len": 32768}, 32768),
+            ({"id": "m", "context_length": 131072}, 131072),
+            ({"id": "m", "meta": None, "max_model_len": "many"}, 1234),
+            ({"id": "m"}, 1234),
+        ],
+    )
+    async def test_the_context_is_what_the_server_tells_or_else_what_was_configured(
+        self, listed: dict[str, Any], context: int
+    ) -> None:
+        async with tiny_openai(TinyOpenAI([listed])) as server:
+            engine = UpstreamEngine(server.url, context=1234)
+            await engine.start()
+            assert engine.models[0].context == context
             await engine.stop()
-        finally:
-            await server.engine.stop()
 
+    async def test_only_the_models_that_were_named_are_served_and_under_our_names(self) -> None:
+        async with tiny_openai(TinyOpenAI([{"id": "llama3.1:8b"}, {"id": "other"}])) as server:
+            engine = UpstreamEngine(server.url, names={ModelId("llama-3-8b-instruct"): "llama3.1:8b"})
+            await engine.start()
+            assert [card.id for card in engine.models] == ["llama-3-8b-instruct"]
+            await read(engine, CHAT, {"model": "llama-3-8b-instruct", "max_tokens": 1})
+            assert server.asked[0]["model"] == "llama3.1:8b"
+            await engine.stop()
 
-class _Through:
-    def __init__(self, engine: Engine, server: LlamaBench) -> None:
-        self.engine = engine
-        self._server = server
+    async def test_a_named_model_that_is_not_there_is_told_with_those_that_are(self) -> None:
+        async with tiny_openai(TinyOpenAI([{"id": "b"}, {"id": "a"}])) as server:
+            with pytest.raises(EngineError, match="has no model 'c'; it has a, b"):
+                await UpstreamEngine(server.url, names={ModelId("c"): "c"}).start()
 
-    async def busy(self) -> int:
-        return await self._server.busy()
+    async def test_a_server_without_models_is_refused(self) -> None:
+        async with tiny_openai(TinyOpenAI([])) as server:
+            with pytest.raises(EngineError, match="load one there first"):
+                await UpstreamEngine(server.url).start()
 
-    def left(self) -> list[str]:
-        return []
+    async def test_the_key_travels_in_its_header_and_a_wrong_one_is_told(self) -> None:
+        async with tiny_openai(TinyOpenAI(key="secret")) as server:
+            engine = UpstreamEngine(server.url, key="secret")
+            await engine.start()
+            assert "secret" not in repr(vars(engine).get("_endpoint"))
+            await engine.stop()
+            with pytest.raises(EngineError, match="status 401"):
+                await UpstreamEngine(server.url, key="wrong").start()
+
+    def test_the_key_comes_from_its_variable_alone(self) -> None:
+        assert upstream_key({"TOKEN_PLACE_UPSTREAM_KEY": " k "}) == "k"
+        assert upstream_key({"TOKEN_PLACE_UPSTREAM_KEY": "", "OPENAI_API_KEY": "no"}) is None
+
+    @pytest.mark.parametrize("ending", ["no_done", "cut"])
+    async def test_a_stream_that_stops_without_done_is_a_crash_and_no_ending(self, ending: str) -> None:
+        async with tiny_openai() as server:
+            engine = UpstreamEngine(server.url)
+            await engine.start()
+            server.ending = ending
+            with pytest.raises(EngineCrashed):
+                await read(engine, CHAT, {"model": "tiny", "max_tokens": 3})
+            await engine.stop()
+
+    async def test_a_server_that_goes_away_is_noticed_and_one_that_comes_back_too(self) -> None:
+        async with tiny_openai() as server:
+            engine = UpstreamEngine(server.url, look_every=0.02)
+            await engine.start()
+            await server.stop()
+            async with asyncio.timeout(10):
+                await engine.wait_ready(False)
+                await server.start()
+                await engine.wait_ready()
+            await engine.stop()
+
+    async def test_a_request_that_finds_nobody_makes_the_engine_look_at_once(self) -> None:
+        async with tiny_openai() as server:
+            engine = UpstreamEngine(server.url, look_every=3600)
+            await engine.start()
+            await server.stop()
+            with pytest.raises(EngineError):
+                await read(engine, CHAT, {"model": "tiny"})
+            async with asyncio.timeout(10):
+                await engine.wait_ready(False)
+            await engine.stop()
+
+    async def test_an_answer_under_way_raises_when_the_engine_is_stopped(self) -> None:
+        async with tiny_openai() as server:
+            engine = UpstreamEngine(server.url)
+            await engine.start()
+            asking = asyncio.create_task(read(engine, CHAT, {"model": "tiny", "max_tokens": 5000}))
+            async with asyncio.timeout(10):
+                while not server.busy:
+                    await asyncio.sleep(0.01)
+            await engine.stop()
+            with pytest.raises(EngineCrashed):
+                await asking

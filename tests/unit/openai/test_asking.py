@@ -212,31 +212,32 @@ def test_earlier_calls_go_to_a_template_that_knows_tools_as_they_are() -> None:
     assert told(NATIVE, *CALLED) == CALLED
 
 
-def test_earlier_calls_go_to_a_template_without_tools_as_words() -> None:
+def test_earlier_calls_go_to_a_template_without_tools_as_words_behind_the_question() -> None:
     assert told(PLAIN, *CALLED) == [
-        USER,
-        {"role": "assistant", "content": '{"name":"weather","arguments":{"city":"Bonn"}}'},
-        {"role": "user", "content": "Result of weather: sunny"},
+        {"role": "user", "content": 'hello\n\nweather({"city":"Bonn"}) returned: sunny'},
     ]
 
 
-def test_several_results_are_one_message_to_a_template_without_tools() -> None:
+def test_words_beside_a_call_stay_the_assistants() -> None:
     second = {**CALL, "id": "c2", "function": {"name": "clock", "arguments": "{}"}}
     conversation = [
         USER,
         {"role": "assistant", "content": "I ask.", "tool_calls": [CALL, second]},
         {"role": "tool", "tool_call_id": "c2", "content": "noon"},
         {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
-        USER,
+        {"role": "assistant", "content": "Sunny noon."},
     ]
     assert told(PLAIN, *conversation)[1:] == [
-        {
-            "role": "assistant",
-            "content": 'I ask.\n{"name":"weather","arguments":{"city":"Bonn"}}\n{"name":"clock","arguments":{}}',
-        },
-        {"role": "user", "content": "Result of clock: noon\nResult of weather: sunny"},
-        USER,
+        {"role": "assistant", "content": "I ask."},
+        {"role": "user", "content": 'clock({}) returned: noon\n\nweather({"city":"Bonn"}) returned: sunny'},
+        {"role": "assistant", "content": "Sunny noon."},
     ]
+
+
+def test_a_result_stands_behind_the_pictures_of_the_question() -> None:
+    question = {"role": "user", "content": [{"type": "image_url", "image_url": PNG}]}
+    (message,) = told(Traits(native_tools=False, vision=True), question, *CALLED[1:])
+    assert [part["type"] for part in message["content"]] == ["image_url", "text"]
 
 
 def test_the_older_functions_become_tools() -> None:

@@ -189,6 +189,17 @@ def test_llamas_progress_is_no_piece_of_the_answer() -> None:
 # ── Several choices ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_choices_begin_in_their_order_whichever_the_engine_begins_with() -> None:
+    chunks = repaired(order(choices=3), *(delta(index, content="x", finish="stop") for index in (2, 0, 1)))
+    roles = [c["index"] for chunk in chunks for c in chunk["choices"] if "role" in c["delta"]]
+    assert roles == [0, 1, 2]
+
+
+def test_a_choice_of_which_nothing_came_is_a_failure_of_the_engine() -> None:
+    with pytest.raises(EngineError):
+        repaired(order(choices=2), delta(1, content="x", finish="stop"))
+
+
 def test_choices_are_kept_apart() -> None:
     chunks = [
         delta(1, content="b1"),
@@ -270,11 +281,7 @@ def test_a_call_has_its_id_type_and_name_once_and_then_arguments() -> None:
     )
     assert deltas(chunks) == [
         {"role": "assistant", "content": None, "refusal": None},
-        {
-            "tool_calls": [
-                {"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": ""}}
-            ]
-        },
+        {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"city"'}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": ':"Bonn"}'}}]},
         {},

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenplace.errors import EngineError
-from tokenplace.openai.forced import ForcedText, Forcing, Part, as_text, instructions, response_format
+from tokenplace.openai.forced import ForcedText, Forcing, Part, instructions, response_format
 from tokenplace.openai.tools import Function
 
 WEATHER = Function(
@@ -62,10 +62,18 @@ def test_arguments_are_passed_on_as_they_come() -> None:
     assert reader.feed('{"name":"f","arg') == []
     assert reader.feed('uments":{"a"') == [(Part.NAME, "f"), (Part.ARGUMENTS, '{"a"')]
     assert reader.feed(":1") == [(Part.ARGUMENTS, ":1")]
-    assert not reader.whole
     assert reader.feed("}") == [(Part.ARGUMENTS, "}")]
     assert reader.whole
     assert reader.feed("}") == []
+
+
+def test_a_call_is_whole_with_its_last_brace_and_not_before() -> None:
+    assert [
+        read(text)[0].whole for text in ('{"name":"f","arguments":{"a":{}', '{"name":"f","arguments":{"a":{}}')
+    ] == [
+        False,
+        True,
+    ]
 
 
 def test_half_an_escape_waits_for_its_other_half() -> None:
@@ -165,11 +173,3 @@ def test_the_model_is_told_what_it_may_call() -> None:
     assert '"name":"clock"' in told
     assert '{"response": "your words"}' in told
     assert "response" not in instructions(Forcing((CLOCK,), required=True))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [('{"a": 1}', '{"name":"f","arguments":{"a":1}}'), ("not JSON", '{"name":"f","arguments":"not JSON"}')],
-)
-def test_an_earlier_call_is_shown_in_the_models_own_words(arguments: str, text: str) -> None:
-    assert as_text("f", arguments) == text

@@ -27,6 +27,8 @@ UNREADABLE: list[tuple[bytes, str, str]] = [
     (b'{"x":[{"b":1,"b":1}]}', "duplicate_key", "'b' twice"),
     (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "json_too_deep", "64"),
     (b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "json_too_deep", "64"),
+    (b'{"a":[' + b"[]," * 100_000 + b"[]]}", "json_too_large", "100000"),
+    (b'{"a":[' + b"[]," * 1_000_000 + b"[]]}", "json_too_large", "100000"),
     (b'{"a":' * 100 + b"1" + b"}" * 100, "json_too_deep", "64"),
 ]
 

@@ -109,6 +109,20 @@ def test_what_is_between_the_node_and_its_engine_is_not_passed_on() -> None:
     assert "sk-secret" not in told(401, {"message": "Incorrect API key provided: sk-secret"}).message
 
 
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [
+        ("cannot open /home/bob/models/a-b.gguf here", "cannot open … here"),
+        ("cannot open C:\\Users\\Bob\\a.gguf here", "cannot open … here"),
+        ("see http://192.168.1.5:8000/v1/x for more", "see … for more"),
+        ("cannot resolve $ref #/$defs/City/x, x not found", "cannot resolve $ref #/$defs/City/x, x not found"),
+        ("roles must alternate user/assistant/user", "roles must alternate user/assistant/user"),
+    ],
+)
+def test_files_and_addresses_of_the_node_are_not_passed_on(words: str, passed: str) -> None:
+    assert told(400, {"message": words}).message == passed
+
+
 def test_a_long_complaint_is_cut() -> None:
     assert len(told(400, {"message": "x" * 100_000}).message) == 1000
 

@@ -218,9 +218,7 @@ CHAT_REFUSES: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), CHAT_REFUSES, ids=lambda value: str(value)[:60])
-def test_a_chat_request_is_refused_by_the_name_of_what_is_wrong(
-    fields: dict[str, Any], param: str, code: str
-) -> None:
+def test_a_chat_request_is_refused_by_the_name_of_what_is_wrong(fields: dict[str, Any], param: str, code: str) -> None:
     refusal = refusal_of_chat(**fields)
     assert (refusal.status, refusal.type) == (400, "invalid_request_error")
     assert (refusal.param, refusal.code) == (param, code)

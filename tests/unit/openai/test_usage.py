@@ -74,7 +74,15 @@ def test_llamas_progress_tells_the_prompt_before_the_first_token() -> None:
 
 def test_nonsense_is_no_usage() -> None:
     tally = Tally()
-    for chunk in ({"usage": None}, {"usage": {}}, {"usage": {"prompt_tokens": -1}}, {"usage": 3}, {"timings": []}):
+    nonsense: list[dict[str, object]] = [
+        {"usage": None},
+        {"usage": {}},
+        {"usage": {"prompt_tokens": -1}},
+        {"usage": 3},
+        {"timings": []},
+        {"prompt_progress": 1},
+    ]
+    for chunk in nonsense:
         tally.read(chunk, None)
     assert tally.told is None
     assert tally.best == {"completion_tokens": 0}

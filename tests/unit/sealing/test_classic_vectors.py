@@ -16,9 +16,7 @@ from tokenplace.errors import BadRecord, Unopenable, WireError
 from tokenplace.sealing.classic import CipherMode, ClassicStreamOpener, Envelope, open_classic
 from tokenplace.sealing.rsa import ClassicKey, ClassicPublicKey
 
-FILE: dict[str, Any] = json.loads(
-    (Path(__file__).parents[3] / "spec" / "vectors" / "classic.json").read_text("utf-8")
-)
+FILE: dict[str, Any] = json.loads((Path(__file__).parents[3] / "spec" / "vectors" / "classic.json").read_text("utf-8"))
 VECTORS: dict[str, dict[str, Any]] = {each["id"]: each for each in FILE["vectors"]}
 KEYS = {name: ClassicKey.from_pem(each["private_key_pem"]) for name, each in FILE["keys"].items()}
 FOR_JAVASCRIPT = {
@@ -70,7 +68,7 @@ def test_a_recorded_key_is_read_in_each_of_its_forms(name: str) -> None:
     recorded = FILE["keys"][name]
     public = KEYS[name].public
     assert public.pem.split() == recorded["public_key_pem"].split()
-    assert public.wire == recorded["public_key_wire_b64"] or public.pem != recorded["public_key_pem"]
+    assert unb64(public.wire).split() == unb64(recorded["public_key_wire_b64"]).split()  # JSEncrypt ends no line
     for form in recorded:
         if form.startswith("public_key"):
             assert ClassicPublicKey.parse(recorded[form]) == public
@@ -96,9 +94,7 @@ def test_a_recorded_message_is_written_as_the_original_writes_it(vector: dict[st
     assert written.get("mode") == vector.get("mode_field_present_in_dict")
 
 
-@pytest.mark.parametrize(
-    "vector", [each for each in of_kind("single") if "v15" in str(each.values[0]["rsa_padding"])]
-)
+@pytest.mark.parametrize("vector", [each for each in of_kind("single") if "v15" in str(each.values[0]["rsa_padding"])])
 def test_a_message_of_old_javascript_opens_only_where_that_is_switched_on(vector: dict[str, Any]) -> None:
     with pytest.raises(Unopenable):
         open_classic(envelope_of(vector), KEYS[vector["key"]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tokenplace.errors import ClockSkew, QueueFull, Replayed
-from tokenplace.sealing.replay import ReplayGuard
+from tokenplace.sealing.replay import ClassicGuard, ReplayGuard
 from tokenplace.wire.limits import Timing
 from tokenplace.wire.request import Kem, RequestHeader
 
@@ -77,3 +77,23 @@ def test_a_clock_that_is_set_back_does_not_open_the_memory() -> None:
     guard.admit(header(1), NOW)
     with pytest.raises(Replayed):
         guard.admit(header(1), NOW - 4 * MINUTE)
+
+
+def test_a_classic_message_is_admitted_once_however_it_is_altered() -> None:
+    guard = ClassicGuard()
+    guard.admit(b"one cipherkey")
+    guard.admit(b"another")
+    for _ in range(3):
+        with pytest.raises(Replayed):
+            guard.admit(b"one cipherkey")
+
+
+def test_a_full_classic_memory_forgets_the_oldest() -> None:
+    guard = ClassicGuard(limit=2)
+    for cipherkey in (b"1", b"2", b"3"):
+        guard.admit(cipherkey)
+    assert len(guard) == 2
+    for cipherkey in (b"2", b"3"):
+        with pytest.raises(Replayed):
+            guard.admit(cipherkey)
+    guard.admit(b"1")

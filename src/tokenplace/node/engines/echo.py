@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from tokenplace.errors import ApiError
+from tokenplace.errors import ApiError, EngineError
 from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
@@ -83,6 +83,8 @@ class EchoEngine:
     @asynccontextmanager
     async def open(self, path: str, body: JsonObject) -> AsyncIterator[EngineAnswer]:
         """Answer chat and completions as a stream; other paths get 404."""
+        if not self._readiness.up:
+            raise EngineError("The engine is not running.")
         self._open += 1
         try:
             if path == "/v1/chat/completions":
@@ -118,8 +120,9 @@ class EchoEngine:
         opened = f'data: {head}, "choices": [{{"index": 0, "logprobs": null, '
         before, after = ('"delta": {"content": ', "}") if chat else ('"text": ', "")
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due = loop.time() + self._delay
         if chat:
+            await asyncio.sleep(self._delay)
             yield (opened + '"delta": {"role": "assistant", "content": ""}, "finish_reason": null}]}\n\n').encode()
         for piece in pieces:
             due += self._delay

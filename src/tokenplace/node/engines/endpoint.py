@@ -106,9 +106,7 @@ class HttpAnswer:
         self.status = response.status_code
         self.content_type = response.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         self._needs_done = (
-            self.status == httpx.codes.OK
-            and self.content_type == "text/event-stream"
-            and path.endswith(_ENDS_IN_DONE)
+            self.status == httpx.codes.OK and self.content_type == "text/event-stream" and path.endswith(_ENDS_IN_DONE)
         )
 
     async def chunks(self) -> AsyncIterator[bytes]:

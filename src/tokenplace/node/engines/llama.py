@@ -30,6 +30,7 @@ import structlog
 
 from tokenplace.errors import EngineCrashed, EngineError
 from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
+from tokenplace.node.engines.dialect import WithoutProgress, asking_for_progress, decodes
 from tokenplace.node.engines.endpoint import Endpoint
 from tokenplace.node.engines.llama_child import ChildConfig
 from tokenplace.wire.card import ModelCard
@@ -42,11 +43,6 @@ SUN_PATH_MAX = 100
 
 SOCKET = "llama.sock"
 """llama.cpp knows a unix socket by this ending."""
-
-_DECODES = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
-
-_PROGRESS = b'"prompt_progress":'
-"""A key in llama.cpp's events. What a model writes cannot look like it: quotes inside its strings are escaped."""
 
 _COMPLAINT = re.compile(r"[\d.]+ E (\w+ +)?\w+(\(\))?: (error loading model: )?(?P<cause>.+)")
 
@@ -141,6 +137,11 @@ class LlamaEngine:
         """The child's process id, None while there is none."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
+    @property
+    def socket(self) -> Path | None:
+        """Where the child listens, None over TCP or while the engine is stopped."""
+        return None if self._home is None else self._home / SOCKET
+
     async def wait_ready(self, ready: bool = True) -> None:
         """See `Engine.wait_ready`."""
         await self._readiness.wait(ready)
@@ -183,7 +184,7 @@ class LlamaEngine:
         if not self._readiness.up or self._endpoint is None:
             raise EngineCrashed("The model is being loaded; try again in a moment.")
         async with self._endpoint.open(path, self._prepared(path, body)) as answer:
-            yield _Quiet(answer)
+            yield WithoutProgress(answer)
 
     async def busy_slots(self) -> int:
         """How many slots are decoding right now, as llama.cpp itself says. Raises EngineError."""
@@ -196,11 +197,9 @@ class LlamaEngine:
         return slots
 
     def _prepared(self, path: str, body: JsonObject) -> JsonObject:
-        if not path.startswith(_DECODES):
+        if not decodes(path):
             return body
-        # llama.cpp looks for a closed connection only when it writes. Telling its progress makes it write after each
-        # batch of the prompt; without it, a client that left would be computed for until the first token.
-        prepared = {**body, "cache_prompt": self._options.reuse_prompts, "return_progress": True}
+        prepared = {**asking_for_progress(body), "cache_prompt": self._options.reuse_prompts}
         if self._adapters:
             # The whole list, with explicit zeros: leaving an adapter out of it would apply it.
             wanted = body.get("model")
@@ -214,7 +213,7 @@ class LlamaEngine:
         return ChildConfig(
             model=str(self._model.resolve()),
             key=self._key,
-            socket=None if self._home is None else str(self._home / SOCKET),
+            socket=None if self.socket is None else str(self.socket),
             slots=options.slots,
             context=options.context,
             threads=options.threads or default_threads(),
@@ -232,10 +231,13 @@ class LlamaEngine:
         config = self._config()
         # -P: a file called xllamacpp.py in the working directory is not the library.
         # A session of its own: Ctrl-C in the terminal is for the node, which lets its answers end first.
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child",
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-        )  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child",
+                stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise EngineError(f"No process can be started for the model: {error}") from error
         try:
             address = await self._loaded(process, config)
             if self._endpoint is not None:
@@ -293,42 +295,6 @@ class LlamaEngine:
             else:
                 self._readiness.set(True)
                 log.info("engine_restarted")
-
-
-class _Quiet:
-    """An answer without the progress events that we asked for and that OpenAI does not know."""
-
-    def __init__(self, answer: EngineAnswer) -> None:
-        self._answer = answer
-        self.status = answer.status
-        self.content_type = answer.content_type
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        if self.content_type != "text/event-stream":
-            async for chunk in self._answer.chunks():
-                yield chunk
-            return
-        rest = b""
-        async for chunk in self._answer.chunks():
-            events, rest = _whole_events(rest + chunk)
-            if _PROGRESS in events:
-                events = b"".join(event for event in _each(events) if _PROGRESS not in event)
-            if events:
-                yield events
-        if rest:
-            yield rest
-
-
-def _whole_events(data: bytes) -> tuple[bytes, bytes]:
-    """(whole events, the beginning of the next). Nearly always the second is empty."""
-    if data.endswith(b"\n\n"):
-        return data, b""
-    cut = data.rfind(b"\n\n") + 2
-    return (data[:cut], data[cut:]) if cut > 1 else (b"", data)
-
-
-def _each(events: bytes) -> Iterator[bytes]:
-    return (event + b"\n\n" for event in events.split(b"\n\n") if event)
 
 
 def _private_directory() -> Path:

@@ -60,8 +60,8 @@ class ChildConfig:
 
 def serve(config: ChildConfig) -> xllamacpp.Server:
     """Load the model and serve it. Raises RuntimeError when llama.cpp cannot."""
-    # libgomp reads it when xllamacpp is imported. Its workers spin while they wait; short spins leave the cores to
-    # the neighbours (the node, a relay, whatever the volunteer does) at no cost that could be measured.
+    # libgomp reads it when xllamacpp is imported. Its workers spin while they wait for each other; with long spins
+    # and another busy process on the cores, decoding falls to a tenth.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     import xllamacpp as x
 

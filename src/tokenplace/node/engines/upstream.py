@@ -16,6 +16,7 @@ import structlog
 
 from tokenplace.errors import EngineError
 from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
+from tokenplace.node.engines.dialect import OWNER, WithoutProgress, asking_for_progress, decodes
 from tokenplace.node.engines.endpoint import Endpoint
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
@@ -71,6 +72,7 @@ class UpstreamEngine:
         self._doubt = asyncio.Event()
         self._endpoint: Endpoint | None = None
         self._models: tuple[ModelCard, ...] = ()
+        self._is_llama = False
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -98,7 +100,9 @@ class UpstreamEngine:
             raise EngineError("This engine was started already.")
         self._endpoint = Endpoint(self._root, key=self._key)
         try:
-            self._models = self._chosen(await self._listed())
+            listed = await self._listed()
+            self._models = self._chosen(listed)
+            self._is_llama = any(model.get("owned_by") == OWNER for model in listed.values())
         except BaseException:
             await self.stop()
             raise
@@ -125,8 +129,12 @@ class UpstreamEngine:
         if wanted in self._names:
             body = {**body, "model": self._names[wanted]}
         try:
-            async with self._endpoint.open(path, body) as answer:
-                yield answer
+            if self._is_llama and decodes(path):
+                async with self._endpoint.open(path, asking_for_progress(body)) as answer:
+                    yield WithoutProgress(answer)
+            else:
+                async with self._endpoint.open(path, body) as answer:
+                    yield answer
         except EngineError:
             self._doubt.set()
             raise

@@ -1,0 +1,167 @@
+"""What of our API hangs on the real engine, seen with the embedded model: a new build cannot undo it quietly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tokenplace.node.api import NodeApi
+from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions
+from tokenplace.node.weights import Weights, default_models_dir
+from tokenplace.openai.asking import Traits
+from tokenplace.openai.catalogue import Catalogue
+from tokenplace.openai.events import EventParser
+from tokenplace.wire.card import ModelCard
+from tokenplace.wire.ids import ModelId
+
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
+
+SMOL = ModelId("smollm2-135m-instruct")
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"$ref": "#/$defs/City"}},
+            "required": ["city"],
+            "additionalProperties": False,
+            "$defs": {"City": {"type": "string", "maxLength": 12}},
+        },
+    },
+}
+QUESTION = {"role": "user", "content": "What is the weather in Paris?"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api() -> AsyncIterator[NodeApi]:
+    weights = Weights(default_models_dir(os.environ)).ensure(Catalogue.load().weights_of(SMOL))
+    engine = LlamaEngine(weights.path, ModelCard(SMOL, 512, ("chat",)), LlamaOptions(slots=2, context=512, threads=1))
+    await engine.start()
+    traits = Traits(native_tools=False, defaults={"temperature": 0, "timings_per_token": True})
+    yield NodeApi(engine, traits=traits)
+    await engine.stop()
+
+
+async def ask(api: NodeApi, path: str = CHAT, **fields: Any) -> tuple[int, Any]:
+    async with api.answer(path, json.dumps({"model": SMOL, **fields}).encode()) as answer:
+        body = b"".join([piece async for piece in answer.body()])
+        if answer.content_type == "application/json":
+            return answer.status, json.loads(body)
+        *events, last = EventParser().feed(body)
+        assert last.done
+        return answer.status, [json.loads(event.data) for event in events]
+
+
+async def test_a_context_that_is_exceeded_is_told_with_both_numbers(api: NodeApi) -> None:
+    status, answer = await ask(api, messages=[{"role": "user", "content": "hello " * 600}])
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert "512 tokens" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}], ids=str)
+async def test_a_required_call_is_made(api: NodeApi, choice: Any) -> None:
+    _, answer = await ask(api, messages=[QUESTION], tools=[WEATHER], tool_choice=choice, max_tokens=80)
+    (made,) = answer["choices"][0]["message"]["tool_calls"]
+    assert made["function"]["name"] == "weather"
+    assert set(json.loads(made["function"]["arguments"])) == {"city"}
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_a_call_survives_streaming(api: NodeApi) -> None:
+    _, chunks = await ask(api, messages=[QUESTION], tools=[WEATHER], tool_choice="required", max_tokens=80, stream=True)
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert calls[0]["function"]["name"] == "weather"
+    assert json.loads("".join(call["function"]["arguments"] for call in calls))
+    assert len(calls) > 3
+
+
+async def test_after_the_result_the_answer_is_words(api: NodeApi) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Paris"}'}}
+    conversation = [
+        QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "Sunny, 30 degrees."},
+    ]
+    _, answer = await ask(api, messages=conversation, tools=[WEATHER], max_tokens=40)
+    assert answer["choices"][0]["message"]["content"]
+    assert "tool_calls" not in answer["choices"][0]["message"]
+
+
+async def test_an_answer_follows_its_schema(api: NodeApi) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "maximum": 99}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+    _, answer = await ask(api, messages=[QUESTION], response_format=form, max_tokens=80)
+    assert set(json.loads(answer["choices"][0]["message"]["content"])) == {"name", "age"}
+
+
+async def test_a_schema_nobody_can_follow_is_the_callers_fault(api: NodeApi) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}}}
+    status, answer = await ask(api, messages=[QUESTION], response_format=form)
+    assert (status, answer["error"]["param"]) == (400, "response_format")
+
+
+@pytest.mark.parametrize("most", [0, 2])
+async def test_log_probabilities_are_as_many_as_asked(api: NodeApi, most: int) -> None:
+    _, answer = await ask(api, messages=[QUESTION], logprobs=True, top_logprobs=most, max_tokens=3)
+    scores = answer["choices"][0]["logprobs"]["content"]
+    assert [len(score["top_logprobs"]) for score in scores] == [most] * 3
+    assert all(score["logprob"] <= 0 for score in scores)
+
+
+async def test_several_choices_begin_in_order_and_their_usage_is_told_once(api: NodeApi) -> None:
+    _, chunks = await ask(
+        api,
+        messages=[QUESTION],
+        n=2,
+        temperature=1,
+        max_tokens=3,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    roles = [c["index"] for chunk in chunks for c in chunk["choices"] if "role" in c["delta"]]
+    assert roles == [0, 1]
+    (usage,) = [chunk["usage"] for chunk in chunks if chunk["usage"]]
+    assert usage["completion_tokens"] == 6
+
+
+async def test_equal_seeds_give_equal_answers_also_those_llama_takes_for_none(api: NodeApi) -> None:
+    said = [
+        (await ask(api, messages=[QUESTION], seed=seed, temperature=2, max_tokens=12))[1]["choices"][0]["message"]
+        for seed in (-1, -1, 2**32 - 1, 2**32 - 1)
+    ]
+    assert said[0] == said[1]
+    assert said[2] == said[3]
+    assert said[0] != said[2]
+
+
+async def test_completions_of_several_prompts_echo_and_count_each_prompt(api: NodeApi) -> None:
+    _, answer = await ask(api, COMPLETIONS, prompt=["Once upon", "The sea"], echo=True, max_tokens=2)
+    assert [choice["text"][:7] for choice in answer["choices"]] == ["Once up", "The sea"]
+    assert answer["usage"]["prompt_tokens"] == 4
+    assert answer["usage"]["completion_tokens"] == 4
+
+
+async def test_an_answer_that_was_dropped_has_cost_what_it_cost(api: NodeApi) -> None:
+    body = json.dumps({"model": SMOL, "messages": [QUESTION], "stream": True, "max_tokens": 200}).encode()
+    async with api.answer(CHAT, body) as answer:
+        pieces = 0
+        async for _ in answer.body():
+            pieces += 1
+            if pieces == 6:
+                break
+        usage = answer.usage
+    assert usage["prompt_tokens"] > 10
+    assert 4 <= usage["completion_tokens"] <= 12
