@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from socket import socket
 
 import typer
 
 from tokenplace.cli.clients import open_client
-from tokenplace.cli.serving import address_of, bind, configure_logs, serving, stop_signal
+from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, serving, stop_signal
 from tokenplace.gateway.app import create_gateway
 from tokenplace.gateway.settings import GatewaySettings
 
@@ -19,7 +18,7 @@ def run(*, relays: Sequence[str], host: str, port: int) -> None:
     settings = GatewaySettings()
     configure_logs(settings.log_level)
     listener = bind(host, port)
-    asyncio.run(_serve(listener, relays, settings))
+    run_loop(_serve(listener, relays, settings))
 
 
 async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySettings) -> None:

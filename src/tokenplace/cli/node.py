@@ -10,7 +10,7 @@ import structlog
 import typer
 
 from tokenplace.cli.models import progress_bar
-from tokenplace.cli.serving import configure_logs, stop_signal
+from tokenplace.cli.serving import configure_logs, run_loop, stop_signal
 from tokenplace.client.settings import DEFAULT_RELAY
 from tokenplace.node.build import make_engine
 from tokenplace.node.home import load_identity
@@ -37,7 +37,7 @@ def run(
     configure_logs(settings.log_level)
     identity = load_identity(settings.home)
     targets = list(relays) or settings.relays or [DEFAULT_RELAY]
-    asyncio.run(_serve(identity, settings, targets))
+    run_loop(_serve(identity, settings, targets))
 
 
 def settings_with(**flags: object) -> NodeSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from socket import socket
 import structlog
 from pydantic import ValidationError
 
-from tokenplace.cli.serving import address_of, bind, configure_logs, serving, stop_signal
+from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, serving, stop_signal
 from tokenplace.relay.app import Relay
 from tokenplace.relay.asgi import App
 from tokenplace.relay.broker import Broker
@@ -31,7 +30,7 @@ def run(*, host: str, port: int, blind: bool, names: Sequence[str]) -> None:
         _log.warning("relay.setting_ignored", reason=complaint)
     listener = bind(settings.host or host, settings.port if settings.port is not None else port)
     hosting = not blind and find_spec("fastapi") is not None
-    asyncio.run(_serve(listener, settings, hosting=hosting, names=names))
+    run_loop(_serve(listener, settings, hosting=hosting, names=names))
 
 
 def _settings() -> tuple[RelaySettings, str | None]:

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -19,6 +19,17 @@ from tokenplace.relay.asgi import ABORT, App
 from tokenplace.wire.limits import CLIENT_SOCKET_SEND_BUFFER, MAX_MESSAGE
 
 _NEXT_PORTS = 50
+
+
+def run_loop(main: Coroutine[object, object, None]) -> None:
+    """Run a program's main coroutine, on uvloop where there is one: it halves the price of a forwarded piece."""
+    try:
+        from uvloop import new_event_loop
+    except ModuleNotFoundError:  # Windows has none
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(main)
 
 
 class PortTaken(TokenPlaceError):

@@ -11,7 +11,7 @@ import typer
 
 from tokenplace.cli.node import settings_with, working_node
 from tokenplace.cli.relay import hosted_relay
-from tokenplace.cli.serving import address_of, bind, configure_logs, stop_signal
+from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, stop_signal
 from tokenplace.client.client import Client
 from tokenplace.node.home import load_identity
 from tokenplace.node.settings import NodeSettings
@@ -31,7 +31,7 @@ def run(*, host: str, port: int, engine: str | None, model: str | None) -> None:
     node = settings_with(engine=engine, model=model)
     identity = load_identity(node.home)
     listener = bind(host, port, or_next=True)
-    asyncio.run(_serve(listener, relay, node, identity))
+    run_loop(_serve(listener, relay, node, identity))
 
 
 async def _serve(listener: socket, relay_settings: RelaySettings, settings: NodeSettings, identity: Identity) -> None:
