@@ -55,9 +55,7 @@ async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[st
 
 
 @asynccontextmanager
-async def working_node(
-    identity: Identity, settings: NodeSettings, relays: Sequence[str]
-) -> AsyncIterator[NodeService]:
+async def working_node(identity: Identity, settings: NodeSettings, relays: Sequence[str]) -> AsyncIterator[NodeService]:
     """A node with a warm engine, at its relays while the block runs. Raises EngineError, WeightsError."""
     with progress_bar(settings.model or "model") as tell:
         engine, api = await asyncio.to_thread(make_engine, settings, tell)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -11,17 +10,7 @@ from http import HTTPStatus
 import structlog
 
 from tokenplace.errors import Refused
-from tokenplace.relay.asgi import (
-    App,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    header,
-    respond,
-    respond_error,
-    respond_json,
-)
+from tokenplace.relay.asgi import App, Receive, Scope, Send, marked, respond, respond_error, respond_json
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.http import JobsDoor
 from tokenplace.relay.links import NodesDoor, Verifier
@@ -84,14 +73,12 @@ class Relay:
         if self._guest is not None and own is None and not hot:
             await self._guest(scope, receive, send)
             return
-        request_id = (header(scope, b"x-request-id") or os.urandom(8).hex())[:128]
-        send = _with_header(send, (b"x-request-id", request_id.encode("latin-1", "replace")))
         if hot:
             await self._jobs(scope, receive, send)
         elif own is not None:
-            await own(send)
+            await own(marked(scope, send))
         else:
-            await respond_error(send, _nothing_at(path))
+            await respond_error(marked(scope, send), _nothing_at(path))
 
     async def _alive(self, send: Send) -> None:
         await respond_json(send, HTTPStatus.OK, {"status": "alive"})
@@ -178,12 +165,3 @@ def _shown(node: Node, now: float) -> dict[str, object]:
         "rtt_ms": round(node.rtt * 1000, 1) if node.rtt is not None else None,
         "answered": node.answered,
     }
-
-
-def _with_header(send: Send, extra: tuple[bytes, bytes]) -> Send:
-    async def with_header(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), extra]
-        await send(message)
-
-    return with_header

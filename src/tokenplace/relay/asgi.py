@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +26,9 @@ OPEN_TO_PAGES: Headers = [
 
 ABORT = "token.place.abort"
 """Where the server leaves, in the scope's state, a callable that cuts the connection without ceremony."""
+
+DIRECT = "token.place.direct"
+"""Where the server leaves, in a WebSocket scope's state, a way to be handed messages without queue and task switch."""
 
 
 class ClientGone(Exception):
@@ -49,6 +53,24 @@ def query(scope: Scope) -> dict[str, str]:
     for key, value in pairs:
         fields.setdefault(key, value)
     return fields
+
+
+def request_id(scope: Scope) -> tuple[bytes, bytes]:
+    """The header that names this request: the caller's own name for it, or one of ours."""
+    given = header(scope, b"x-request-id")
+    name = given[:128] if given and given.isprintable() else os.urandom(8).hex()
+    return (b"x-request-id", name.encode("latin-1"))
+
+
+def marked(scope: Scope, send: Send) -> Send:
+    """A `send` that adds the request's name to the head of the answer."""
+
+    async def with_name(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], request_id(scope)]
+        await send(message)
+
+    return with_name
 
 
 async def respond(send: Send, status: int, body: bytes, content_type: bytes, extra: Headers | None = None) -> None:

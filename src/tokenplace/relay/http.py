@@ -16,7 +16,9 @@ from tokenplace.relay.asgi import (
     Scope,
     Send,
     header,
+    marked,
     query,
+    request_id,
     respond,
     respond_error,
     respond_json,
@@ -60,14 +62,14 @@ class JobsDoor:
         except ClientGone:
             return
         except TokenPlaceError as error:
-            await respond_error(send, error)
+            await respond_error(marked(scope, send), error)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         if method == "OPTIONS":
             await respond(send, HTTPStatus.NO_CONTENT, b"", b"text/plain", _PREFLIGHT)
         elif path == routes.NODES and method in ("GET", "HEAD"):
-            await self._nodes(scope, send)
+            await self._nodes(scope, marked(scope, send))
         elif path == routes.JOBS and method == "POST":
             await self._submit(scope, receive, send)
         elif path.startswith(routes.JOBS + "/") and method in ("GET", "DELETE"):
@@ -120,8 +122,10 @@ class JobsDoor:
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The body, its memory reserved from the relay's budget before it is kept."""
         claimed = header(scope, b"content-length")
-        if claimed is not None and int(claimed) > MAX_REQUEST:
-            raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes; this one claims {claimed}.")
+        if claimed is not None and not (claimed.isascii() and claimed.isdigit()):
+            raise WireError("Content-Length is a whole number.")
+        if claimed is not None and (len(claimed) > 9 or int(claimed) > MAX_REQUEST):
+            raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes; this one claims {claimed[:20]}.")
         body = bytearray()
         try:
             more = True
@@ -150,7 +154,8 @@ class JobsDoor:
         try:
             async with asyncio.TaskGroup() as group:
                 watcher = group.create_task(_watch(receive, delivery))
-                await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+                headers = [*_STREAM_HEADERS, request_id(scope)]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 while data := await delivery.next():
                     await send({"type": "http.response.body", "body": data, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})

@@ -11,8 +11,8 @@ import structlog
 
 from tokenplace.errors import LinkError, TokenPlaceError
 from tokenplace.link.ends import CHALLENGE_BYTES, RelayEnd
-from tokenplace.link.events import Introduced, Reported
-from tokenplace.relay.asgi import Message, Receive, Scope, Send, header
+from tokenplace.link.events import Introduced, RelayEvent, Reported
+from tokenplace.relay.asgi import DIRECT, Receive, Scope, Send, header
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.roster import Node
 from tokenplace.wire.card import Card, hello_signing_input
@@ -65,8 +65,8 @@ class NodesDoor:
         """Whether this node is who it says and may serve. Raises NotAdmitted with what its owner should do."""
         if hello.authority.lower() not in self._names | {host.lower()}:
             raise NotAdmitted(
-                f"The node dialled {hello.authority!r} but the relay was called {host!r}; "
-                "pass the Host header through the proxy or start the relay with --name."
+                "Pass the Host header through the proxy or start the relay with --name: "
+                f"the node dialled {hello.authority[:200]!r}, the relay was called {host[:200]!r}."
             )
         identity = hello.card.body.identity
         if not self._verify(identity, hello.signature, hello_signing_input(nonce, hello.authority)):
@@ -83,7 +83,7 @@ class NodesDoor:
             raise NotAdmitted("The card is not signed by the node's identity key.")
 
     def _invited(self, token: str | None) -> bool:
-        given = (token or "").encode()
+        given = (token or "").encode("utf-8", "replace")
         return sum(hmac.compare_digest(given, known) for known in self._tokens) > 0  # no early end
 
 
@@ -94,6 +94,7 @@ class _Link:
         self._door = door
         self._broker = door._broker
         self._clock = door._clock
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._host = header(scope, b"host") or ""
@@ -106,7 +107,6 @@ class _Link:
     async def run(self) -> None:
         """Until the link ends, whoever ends it."""
         self._end.last_heard = self._clock()
-        self._end.challenge(self._nonce)
         try:
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read())
@@ -138,40 +138,58 @@ class _Link:
             if self._closing is not None:
                 code, reason = self._closing
                 if code:
-                    await self._send({"type": "websocket.close", "code": code, "reason": reason[:120]})
+                    await self._send({"type": "websocket.close", "code": code, "reason": _fitting(reason)})
                 return
 
     async def _read(self) -> None:
+        """Until the node disconnects. Where the server can, it hands messages to `_take` without us."""
+        direct = self._scope.get("state", {}).get(DIRECT)
+        if direct is not None:
+            direct(self._take)
+        self._end.challenge(self._nonce)
+        deadline = asyncio.get_running_loop().call_later(self._broker.timing.hello, self._too_late)
         try:
-            try:
-                async with asyncio.timeout(self._broker.timing.hello):
-                    while self._node is None:
-                        if not self._take(await self._receive()):
-                            return
-            except TimeoutError:
-                raise LinkError("The node did not introduce itself.") from None
-            while self._take(await self._receive()):
-                pass
-        except (LinkError, NotAdmitted) as error:
-            _log.warning("node.refused", code=error.code, reason=error.message)
-            self._shut(CLOSE_VIOLATION if isinstance(error, LinkError) else CLOSE_NOT_ADMITTED, error.message)
+            while (message := await self._receive())["type"] != "websocket.disconnect":
+                self._take(message.get("bytes"))
+        finally:
+            deadline.cancel()
+        self._shut(0, "disconnected")
 
-    def _take(self, message: Message) -> bool:
-        """One WebSocket message; whether there may be another."""
-        if message["type"] == "websocket.disconnect":
-            self._shut(0, "disconnected")
-            return False
-        data = message.get("bytes")
-        if data is None:
-            raise LinkError("The link speaks binary messages.")
-        now = self._clock()
-        for event in self._end.receive(data, now):
-            if self._node is not None:
-                if isinstance(event, Reported) and event.status.card is not None:
+    def _too_late(self) -> None:
+        if self._node is None:
+            self._refuse(LinkError("The node did not introduce itself."), CLOSE_VIOLATION)
+
+    def _refuse(self, error: TokenPlaceError, code: int) -> None:
+        _log.warning("node.refused", code=error.code, reason=error.message)
+        self._shut(code, error.message)
+
+    def _take(self, data: bytes | None) -> None:
+        """One message of the node."""
+        if self._closing is not None:
+            return
+        try:
+            if data is None:
+                raise LinkError("The link speaks binary messages.")
+            now = self._clock()
+            for event in self._end.receive(data, now):
+                if self._node is None:
+                    self._greet(event, now)
+                    continue
+                if type(event) is Reported and event.status.card is not None:
                     self._door.check_card(event.status.card)
                 self._broker.handle(self._node, self._end, event, now)
-            elif isinstance(event, Introduced):
-                self._door.admit(event.hello, self._nonce, self._host)
-                self._node = self._broker.joined(event.hello, self._end, self.close, now)
-                _log.info("node.joined", node=self._node.id, slots=self._node.slots)
-        return True
+        except LinkError as error:
+            self._refuse(error, CLOSE_VIOLATION)
+        except NotAdmitted as error:
+            self._refuse(error, CLOSE_NOT_ADMITTED)
+
+    def _greet(self, event: RelayEvent, now: float) -> None:
+        if isinstance(event, Introduced):
+            self._door.admit(event.hello, self._nonce, self._host)
+            self._node = self._broker.joined(event.hello, self._end, self.close, now)
+            _log.info("node.joined", node=self._node.id, slots=self._node.slots)
+
+
+def _fitting(reason: str) -> str:
+    """A close frame has room for 123 bytes of reason (RFC 6455 section 5.5.1)."""
+    return reason.encode()[:120].decode(errors="ignore")

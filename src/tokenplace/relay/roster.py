@@ -81,9 +81,7 @@ class _Bag:
         return len(self._items)
 
     def draw(self, rng: random.Random, count: int) -> list[Node]:
-        if count >= len(self._items):
-            return list(self._items)
-        return rng.sample(self._items, count)
+        return rng.sample(self._items, min(count, len(self._items)))  # shuffled too: equals take turns at the head
 
 
 class Roster:
