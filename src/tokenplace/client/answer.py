@@ -24,6 +24,7 @@ from tokenplace.client.relays import Relays
 from tokenplace.client.trust import Believed, Trust
 from tokenplace.errors import (
     ApiError,
+    ClockSkew,
     Draining,
     JobFailed,
     JobUnknown,
@@ -215,18 +216,21 @@ class Answer:
 
     async def _choose(self, avoid: set[NodeId]) -> _Try:
         """A relay, a node and a checked card; a node that failed already only when there is no other."""
-        distrust: UntrustedCard | None = None
+        distrust: UntrustedCard | ClockSkew | None = None
         served: set[ModelId] = set()
+        pins = self.trust.pins
         deadline = self.clock() + (3.0 if avoid else 0.0)
         while True:
             second_best: _Try | None = None
-            for door, directory in await self.relays.directories(self.model):
+            for door, directory in await self.relays.directories(
+                self.model, lambda node: node not in avoid and (not pins or node in pins)
+            ):
                 served |= set(directory.models)
                 for listing in directory.listings:
                     try:
                         believed = self.trust.check(listing.card)
                         attempt = self._seal(door, believed)
-                    except UntrustedCard as error:
+                    except (UntrustedCard, ClockSkew) as error:
                         distrust = error
                     except KeyUnknown:
                         self.relays.forget(door)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 
 from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, Refused, RelayUnreachable, WireError
-from tokenplace.wire import request, routes
+from tokenplace.wire import request, routes, stream
 from tokenplace.wire.ids import JobId, ModelId, NodeId
 from tokenplace.wire.messages import Listing
 from tokenplace.wire.stream import Record, RecordSplitter
@@ -20,6 +21,7 @@ _SILENCE = 25.0
 """A relay gives a sign of life every ten seconds; two missed and a half mean that it is gone."""
 
 _MAX_DIRECTORY = 4 * 1024 * 1024
+_MAX_REFUSAL = 64 * 1024
 _REFUSALS = {kind.code: kind for kind in (Draining, JobUnknown, NodeUnknown, QueueFull)}
 
 
@@ -64,10 +66,14 @@ class HttpDoor:
     """A relay at a base URL."""
 
     def __init__(self, url: str, *, verify: bool = True) -> None:
-        parts = urlsplit(url if "//" in url else f"https://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url if "//" in url else f"https://{url}")
+            self._name = parts._replace(query="", fragment="").geturl().rstrip("/")
+            known = parts.scheme in ("http", "https") and bool(httpx.URL(self._name).host)
+        except (ValueError, httpx.InvalidURL):
+            known = False
+        if not known:
             raise WireError(f"A relay's address looks like https://relay.example; {url!r} does not.")
-        self._name = parts._replace(query="", fragment="").geturl().rstrip("/")
         self._http = httpx.AsyncClient(
             base_url=self._name,
             timeout=httpx.Timeout(30.0, connect=5.0, read=_SILENCE, pool=None),
@@ -98,7 +104,7 @@ class HttpDoor:
         params = {routes.NODE_PARAM: node, routes.LINGER_PARAM: f"{linger:g}"}
         headers = {"content-type": request.CONTENT_TYPE}
         async with self._stream("POST", routes.JOBS, params=params, content=sealed, headers=headers) as response:
-            yield _records(response, self._name)
+            yield _records(_a_stream(response, self._name), self._name)
 
     @asynccontextmanager
     async def resume(self, node: NodeId, job: JobId, next_record: int, linger: float) -> AsyncIterator[Records]:
@@ -109,7 +115,7 @@ class HttpDoor:
             routes.LINGER_PARAM: f"{linger:g}",
         }
         async with self._stream("GET", f"{routes.JOBS}/{job}", params=params) as response:
-            yield _records(response, self._name)
+            yield _records(_a_stream(response, self._name), self._name)
 
     async def cancel(self, node: NodeId, job: JobId) -> None:
         """Stop a job."""
@@ -126,8 +132,7 @@ class HttpDoor:
         try:
             async with self._http.stream(method, path, **options) as response:
                 if response.status_code != httpx.codes.OK:
-                    await response.aread()
-                    raise _refusal(response)
+                    raise _refusal(response, await _some(response))
                 yield response
         except httpx.HTTPError as error:
             raise RelayUnreachable(f"The relay {self._name} cannot be reached ({type(error).__name__}).") from error
@@ -136,13 +141,14 @@ class HttpDoor:
 def parse_directory(content: bytes, name: str) -> Directory:
     """Read a relay's directory; entries that are not readable are passed over. Raises RelayUnreachable."""
     try:
-        fields = httpx.Response(200, content=content).json()
+        fields = json.loads(content)
         listed, models = fields["nodes"], fields["models"]
         counts = {ModelId(str(model)): int(count) for model, count in models.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise RelayUnreachable(f"What answers at {name} is no token.place relay.") from None
+        entries = list(listed)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise _no_relay(name) from None
     listings = []
-    for entry in listed:
+    for entry in entries:
         try:
             listings.append(Listing.parse(entry))
         except (WireError, AttributeError):
@@ -166,13 +172,34 @@ async def _records(response: httpx.Response, name: str) -> Records:
     splitter.finish()
 
 
-def _refusal(response: httpx.Response) -> Refused:
-    retry_after = response.headers.get("retry-after")
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+def _no_relay(name: str) -> RelayUnreachable:
+    return RelayUnreachable(f"What answers at {name} is no token.place relay.")
+
+
+def _a_stream(response: httpx.Response, name: str) -> httpx.Response:
+    """A web page that says 200 to everything (a captive portal, a parked domain) is no answer."""
+    if response.headers.get("content-type") != stream.CONTENT_TYPE:
+        raise _no_relay(name)
+    return response
+
+
+async def _some(response: httpx.Response) -> bytes:
+    """What a refusal says, not more of it than anybody would read."""
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > _MAX_REFUSAL:
+            break
+    return bytes(content)
+
+
+def _refusal(response: httpx.Response, content: bytes) -> Refused:
+    retry_after = response.headers.get("retry-after") or ""
+    seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
     try:
-        error = response.json()["error"]
+        error = json.loads(content)["error"]
         code, message = str(error["code"]), str(error["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         code, message = "relay_error", f"The relay answered {response.status_code}."
     kind = _REFUSALS.get(code, Refused)
     return kind(message, code=code, status=response.status_code, retry_after=seconds)

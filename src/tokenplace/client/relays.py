@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tokenplace.client.door import Directory, Door
 from tokenplace.errors import Refused, RelayUnreachable
-from tokenplace.wire.ids import ModelId
+from tokenplace.wire.ids import ModelId, NodeId
 
 _FRESH = 2.0
 """Seconds for which a directory is used again; a choice that is a little old only queues a little longer."""
@@ -50,10 +50,12 @@ class Relays:
         """What that door said is out of date."""
         self._directories = {key: kept for key, kept in self._directories.items() if key[0] is not door}
 
-    async def directories(self, model: ModelId | None) -> list[tuple[Door, Directory]]:
-        """What the relays know, the first that lists nodes at the end of it.
+    async def directories(
+        self, model: ModelId | None, wanted: Callable[[NodeId], bool] = lambda _: True
+    ) -> list[tuple[Door, Directory]]:
+        """What the relays know, the first that lists a wanted node at the end of it.
 
-        Asks one after the other until one lists a node. Raises RelayUnreachable when none answered at all.
+        Asks one after the other until one lists such a node. Raises RelayUnreachable when none answered at all.
         """
         answers: list[tuple[Door, Directory]] = []
         problem: RelayUnreachable | None = None
@@ -66,7 +68,7 @@ class Relays:
                 continue
             self.works(door)
             answers.append((door, directory))
-            if directory.listings:
+            if any(wanted(listing.card.node) for listing in directory.listings):
                 break
         if not answers and problem is not None:
             raise problem

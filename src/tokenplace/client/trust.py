@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -45,11 +46,11 @@ class Memory:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._sequences: dict[NodeId, int] = {}
-        if file is not None and file.exists():
+        if file is not None:
             try:
                 raw = json.loads(file.read_text())
                 self._sequences = {NodeId(str(node)): int(sequence) for node, sequence in raw["nodes"].items()}
-            except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
                 self._sequences = {}  # an unreadable memory is an empty one: nodes show as new again
 
     def sequence(self, node: NodeId) -> int | None:
@@ -58,20 +59,22 @@ class Memory:
 
     def meet(self, node: NodeId, sequence: int) -> None:
         """Remember a node; the ones not met for longest are forgotten."""
-        if self._sequences.get(node) == sequence:
-            return
-        self._sequences.pop(node, None)
-        self._sequences[node] = sequence
+        known = self._sequences.pop(node, None)
+        self._sequences[node] = sequence if known is None else max(known, sequence)
         while len(self._sequences) > _REMEMBERED:
             del self._sequences[next(iter(self._sequences))]
-        if self._file is not None:
+        if self._file is not None and self._sequences[node] != known:
             self._save(self._file)
 
     def _save(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = file.with_name(f".{file.name}.{os.getpid()}")
-        beside.write_text(json.dumps({"nodes": self._sequences}))
-        beside.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            beside.write_text(json.dumps({"nodes": self._sequences}))
+            beside.replace(file)
+        except OSError:  # a full or read-only disk must not cost the answer: we remember until the program ends
+            with suppress(OSError):
+                beside.unlink()
 
 
 class Trust:

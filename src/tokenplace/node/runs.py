@@ -165,6 +165,10 @@ class Runs:
             if run.digest != digest:
                 end.reject(event.sid, Reason("duplicate_job", "Another request has this id; choose a new one."))
                 return None
+            if run.first_kept:
+                gone = Reason(Outcome.ANSWER_TOO_LARGE, "The beginning of that answer is no longer kept.")
+                end.reject(event.sid, gone)
+                return None
             self._attach(run, end, event.sid, 0, now)
             return run
         if self.draining:
@@ -192,7 +196,9 @@ class Runs:
             self._decline(end, event.sid, Reason("job_unknown", "This node does not hold that answer (any more)."))
         elif event.next_record < run.first_kept:
             self._set_adrift(run, end, now)
-            self._decline(end, event.sid, Reason(Outcome.ANSWER_TOO_LARGE, "That part of the answer is no longer kept."))
+            self._decline(
+                end, event.sid, Reason(Outcome.ANSWER_TOO_LARGE, "That part of the answer is no longer kept.")
+            )
         elif event.next_record > run.count:
             self._set_adrift(run, end, now)
             self._decline(end, event.sid, Reason("not_there_yet", "The answer is not that long."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -18,6 +19,9 @@ from tokenplace.wire.stream import RecordKind
 GATHER = 0.045
 """Seconds over which pieces are gathered into one record: the sizes and times of single tokens spell the words
 (arXiv 2403.09751, 2511.03675). The first piece of an answer goes out at once."""
+
+MAX_MESSAGE = 1000
+"""Characters of an error that go under the seal: it has to fit into one record, whatever an engine said."""
 
 _log = structlog.get_logger("tokenplace.node")
 
@@ -67,7 +71,11 @@ class Worker:
     def _abort(
         self, outbox: _Outbox, run: Run, error: TokenPlaceError, kind: str, usage: dict[str, object] | None
     ) -> None:
-        outbox.end(RecordKind.ABORT, Abort(error.message, kind, error.code, usage).pack())
+        abort = Abort(error.message[:MAX_MESSAGE], kind, error.code, usage)
+        packed = abort.pack()
+        if len(packed) > MAX_RECORD_DATA:  # an engine's oversized usage: an error here would end the whole node
+            packed = replace(abort, usage=None).pack()
+        outbox.end(RecordKind.ABORT, packed)
         self._finish(run, Outcome.ABORTED, usage)
         _log.warning("job.aborted", code=error.code)
 

@@ -31,11 +31,14 @@ def b64(data: bytes) -> str:
 
 
 def unb64(text: str) -> bytes:
-    """The reverse of `b64`, strict. Raises WireError."""
+    """The reverse of `b64`, strict: there is one spelling for any bytes. Raises WireError."""
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise WireError("This is not base64url.") from None
+    if b64(data) != text:  # the library lets padding, the other alphabet and stray bits at the end pass
+        raise WireError("This is not base64url without padding.")
+    return data
 
 
 @dataclass(frozen=True, slots=True)

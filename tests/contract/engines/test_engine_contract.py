@@ -255,7 +255,7 @@ class EngineContract:
         asking.cancel()
         await asyncio.wait([asking])
         assert asking.cancelled()
-        await self.is_free(bench)
+        await until(lambda: self.busy_is(bench, 0), within=2 * FREED_WITHIN)
 
     async def test_several_answers_go_on_at_once(self, bench: Bench) -> None:
         """Each of three has begun while none has ended."""

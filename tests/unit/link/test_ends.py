@@ -409,9 +409,10 @@ def test_a_challenge_has_its_size(nonce: bytes) -> None:
 
 
 def test_no_offer_before_the_welcome() -> None:
-    for make in (lambda end: end.offer(b"sealed"), lambda end: end.rewind(JOB, 0, 0)):
-        with pytest.raises(LinkError):
-            make(introduced().relay)
+    with pytest.raises(LinkError, match="before the welcome"):
+        introduced().relay.offer(b"sealed")
+    with pytest.raises(LinkError, match="before the welcome"):
+        introduced().relay.rewind(JOB, 0, 0)
 
 
 def test_a_ping_is_answered_and_timed() -> None:

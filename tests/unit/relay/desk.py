@@ -6,7 +6,7 @@ import random
 
 from tokenplace.errors import Refused
 from tokenplace.link.ends import NodeEnd, RelayEnd
-from tokenplace.link.events import Cancelled, Challenged, Introduced, NodeEvent, Offered, Rewound, Welcomed
+from tokenplace.link.events import Cancelled, Challenged, Granted, Introduced, NodeEvent, Offered, Rewound, Welcomed
 from tokenplace.node.runs import Run, Runs
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.roster import Node
@@ -75,6 +75,10 @@ class Puppet:
     def a_rewind(self) -> Rewound:
         (event,) = [event for event in self.hear() if isinstance(event, Rewound)]
         return event
+
+    def granted(self) -> list[int]:
+        """The totals of credit that came since the last time."""
+        return [event.total for event in self.hear() if isinstance(event, Granted)]
 
     def accept(self, sid: Sid, next_record: int = 0) -> None:
         self.end.accept(sid, next_record)

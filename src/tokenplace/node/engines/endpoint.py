@@ -32,6 +32,7 @@ class Endpoint:
 
     def __init__(self, root: str, *, key: str | None = None, socket: str | None = None) -> None:
         self._root = root.rstrip("/")
+        self._own = socket is not None  # a child of ours: when nobody answers there, it has just died
         transport = httpx.AsyncHTTPTransport(
             uds=socket,
             # The environment's proxies are not asked: a node's words take no way that nobody told it to take.
@@ -91,6 +92,8 @@ class Endpoint:
         try:
             return await self._client.send(request, stream=True, follow_redirects=False)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            if self._own:
+                raise EngineCrashed from error
             raise EngineError(f"Nothing answers at {self._root}. Is the model server running there?") from error
         except httpx.TimeoutException as error:
             raise EngineError(f"{self._root} took too long to answer.") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -25,6 +26,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import structlog
 
@@ -65,6 +67,20 @@ def default_threads() -> int:
     return max(1, cores - 1)
 
 
+def suitable_batch(weights: int, threads: int, slots: int, *, gpu: bool) -> int:
+    """How many tokens of a prompt to compute at once, for a model file of `weights` bytes.
+
+    While a batch is computed the other answers wait, and two may pass before a client's leaving is noticed. So a batch
+    should take about half a second (at llama.cpp's own 2,048 tokens it takes seconds). A thread does some 40 billion
+    operations a second, a token two per parameter, a parameter takes about 0.7 bytes. Below 16 tokens, and on GPUs
+    below 512, a batch costs more than it helps; and it must hold a token of every slot.
+    """
+    if gpu:
+        return 512
+    tokens = 0.5 * threads * 40e9 / (2 * weights / 0.7)
+    return int(max(16, slots, min(128, 2 ** math.floor(math.log2(max(tokens, 1))))))
+
+
 def pauses() -> Iterator[float]:
     """Seconds to wait before each new start of a child that keeps dying: none, then 1, 2, 4 … 30."""
     yield 0.0
@@ -82,9 +98,8 @@ class LlamaOptions:
     context: int = 2048
     threads: int | None = None
     """None means `default_threads()`."""
-    batch: int = 64
-    """Tokens of prompt computed at once. For as long as a batch takes, the other answers wait and the prompt cannot be
-    cancelled: seconds at llama.cpp's 2,048. On processors 64 is as fast in sum as more; GPUs want 512 and above."""
+    batch: int | None = None
+    """Tokens of prompt computed at once; None means `suitable_batch()`."""
     reuse_prompts: bool = False
     cache_ram_mib: int = 512
     """Bound of the prompt cache where `reuse_prompts` is on; llama.cpp's own default is 8 GiB."""
@@ -152,7 +167,6 @@ class LlamaEngine:
             raise EngineError("This engine was started already.")
         if not self._model.is_file():
             raise EngineError(f"There is no model file {self._model}. Fetch it with `tokenplace models pull`.")
-        self._home = None if self._options.tcp else _private_directory()
         try:
             await self._spawn()
         except BaseException:
@@ -174,9 +188,7 @@ class LlamaEngine:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             await endpoint.close()
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
-            self._home = None
+        self._leave_home()
 
     @asynccontextmanager
     async def open(self, path: str, body: JsonObject) -> AsyncIterator[EngineAnswer]:
@@ -210,14 +222,16 @@ class LlamaEngine:
 
     def _config(self) -> ChildConfig:
         options = self._options
+        threads = options.threads or default_threads()
+        weights = self._model.stat().st_size
         return ChildConfig(
             model=str(self._model.resolve()),
             key=self._key,
             socket=None if self.socket is None else str(self.socket),
             slots=options.slots,
             context=options.context,
-            threads=options.threads or default_threads(),
-            batch=options.batch,
+            threads=threads,
+            batch=options.batch or suitable_batch(weights, threads, options.slots, gpu=bool(options.gpu_layers)),
             reuse_prompts=options.reuse_prompts,
             cache_ram_mib=options.cache_ram_mib,
             gpu_layers=options.gpu_layers,
@@ -226,27 +240,31 @@ class LlamaEngine:
             embeddings=options.embeddings,
         )
 
+    def _leave_home(self) -> None:
+        home, self._home = self._home, None
+        if home is not None:
+            shutil.rmtree(home, ignore_errors=True)
+
     async def _spawn(self) -> None:
-        """One child, warm. Raises EngineError; then no process is left."""
-        config = self._config()
+        """One child, warm, in a directory of its own. Raises EngineError; then no process is left."""
+        self._leave_home()
         # -P: a file called xllamacpp.py in the working directory is not the library.
         # A session of its own: Ctrl-C in the terminal is for the node, which lets its answers end first.
         try:
+            self._home = None if self._options.tcp else _private_directory()
+            config = self._config()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child",
                 stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise EngineError(f"No process can be started for the model: {error}") from error
+            raise EngineError(f"The model {self._model.name} cannot be loaded: {error}") from error
         try:
             address = await self._loaded(process, config)
             if self._endpoint is not None:
                 await self._endpoint.close()
-            self._endpoint = Endpoint(
-                "http://llama" if config.socket else address,
-                key=self._key,
-                socket=config.socket,
-            )
+            root = address if config.socket is None else "http://llama"
+            self._endpoint = Endpoint(root, key=self._key, socket=config.socket)
             self._process = process
             self._card = replace(self._card, context=(await self._ask_slots())[0]["n_ctx"])
         except BaseException:
@@ -255,20 +273,21 @@ class LlamaEngine:
 
     async def _loaded(self, process: Process, config: ChildConfig) -> str:
         """Hand the configuration over and wait for the child's one line. Returns its address."""
-        assert process.stdin is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
-        assert process.stderr is not None  # noqa: S101
+        stdin = cast("asyncio.StreamWriter", process.stdin)  # pipes all three, as _spawn asked for
+        stdout, stderr = cast("asyncio.StreamReader", process.stdout), cast("asyncio.StreamReader", process.stderr)
         try:
             async with asyncio.timeout(self._options.start_timeout), asyncio.TaskGroup() as group:
-                last_words = group.create_task(_tail_of(process.stderr))
-                process.stdin.write(config.line())
-                line = await process.stdout.readline()
+                last_words = group.create_task(_tail_of(stderr))
+                stdin.write(config.line())
+                line = await stdout.readline()
+                report = json.loads(line) if line else {}
+                if "ready" in report:
+                    last_words.cancel()  # its end cannot be waited for: under uvloop the child holds a second copy
         except TimeoutError:
             raise EngineError(
                 f"{self._model.name} was not loaded after {self._options.start_timeout:.0f} s; "
                 "use a smaller model or a faster disk."
             ) from None
-        report = json.loads(line) if line else {}
         if "ready" in report:
             return str(report["ready"])
         reason = _reason(last_words.result()) or report.get("error") or _ending(await process.wait())
@@ -302,7 +321,7 @@ def _private_directory() -> Path:
     home = Path(tempfile.mkdtemp(prefix="tp-"))
     if len(str(home / SOCKET)) > SUN_PATH_MAX:
         home.rmdir()
-        home = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # mkdtemp makes it private
+        home = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # nosec B108: mkdtemp makes it private
     return home
 
 
@@ -323,8 +342,12 @@ def _reason(last_words: bytes) -> str:
 
 
 def _ending(status: int) -> str:
-    """An exit status for people: a crash is a signal (SIGILL: this build wants a newer processor)."""
-    return f"the process was ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    """An exit status for people, with the usual cause where there is one."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    causes = {"SIGKILL": "not enough memory, most often", "SIGILL": "this build wants a newer processor"}
+    return f"the process was ended by {name}" + (f" ({causes[name]})" if name in causes else "")
 
 
 async def _end(process: Process) -> None:

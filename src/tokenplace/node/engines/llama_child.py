@@ -5,7 +5,7 @@
 reads one line of JSON from stdin (a `ChildConfig`), loads the model, serves llama.cpp's own HTTP server on a unix
 socket and writes one line of JSON to stdout: `{"ready": "ADDRESS"}` or `{"error": "…"}`. Then it turns stdout and
 stderr off, so that nothing a person wrote can leave this way, and lives until stdin ends. stdin is a pipe that the
-node holds open: however the node ends, `kill -9` included, the pipe ends with it.
+node holds open: however the node ends, `kill -9` included, the pipe ends with it. The socket's directory goes too.
 
 A process of its own, because llama.cpp ends the process it lives in when something is badly wrong, and because two
 engines in one process slow each other down to a third.
@@ -17,6 +17,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +78,7 @@ def serve(config: ChildConfig) -> xllamacpp.Server:
     p.cache_prompt = config.reuse_prompts
     p.cache_idle_slots = config.reuse_prompts
     p.cache_ram_mib = config.cache_ram_mib if config.reuse_prompts else 0
+    p.prefill_assistant = False  # a last message of the assistant is history to answer, not a sentence to go on with
     p.ui = False
     p.cors_origins = ""
     p.api_keys = [config.key]
@@ -94,7 +97,6 @@ def serve(config: ChildConfig) -> xllamacpp.Server:
     if config.socket is None:
         p.hostnames, p.port = ["127.0.0.1"], 0
     else:
-        Path(config.socket).unlink(missing_ok=True)  # a predecessor that was killed leaves it behind
         p.hostnames = [config.socket]
     return x.Server(p)
 
@@ -105,14 +107,23 @@ def _adapter(x: Any, path: str) -> xllamacpp.CommonAdapterLoraInfo:
     return lora
 
 
-def _end_with_the_pipe() -> None:
-    """End when stdin ends, even while llama.cpp loads: it keeps Python's lock then, so only a signal gets through."""
-    if sys.platform == "linux":
-        import fcntl
+@contextmanager
+def _ending_with_the_pipe() -> Iterator[None]:
+    """Inside, the end of stdin ends the process: llama.cpp keeps Python's lock while it loads, a signal gets through.
 
-        signal.signal(signal.SIGIO, signal.SIG_DFL)  # whose default is to end the process
-        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    Only Linux has this; elsewhere an orphan ends when it has loaded.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import fcntl
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)  # whose default is to end the process
+    flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    yield
+    fcntl.fcntl(0, fcntl.F_SETFL, flags)
 
 
 def main() -> None:
@@ -121,9 +132,9 @@ def main() -> None:
     os.dup2(2, 1)  # llama.cpp may print to stdout
     os.umask(0o077)
     config = ChildConfig.parse(sys.stdin.buffer.readline())
-    _end_with_the_pipe()
     try:
-        server = serve(config)
+        with _ending_with_the_pipe():
+            server = serve(config)
     except (RuntimeError, ImportError, OSError) as error:
         os.write(report, json.dumps({"error": str(error)}).encode() + b"\n")
         os._exit(1)
@@ -133,6 +144,10 @@ def main() -> None:
     os.write(report, json.dumps({"ready": server.listening_address}).encode() + b"\n")
     os.close(report)
     sys.stdin.buffer.read()
+    if config.socket is not None:
+        with suppress(OSError):
+            Path(config.socket).unlink()
+            Path(config.socket).parent.rmdir()
     os._exit(0)  # leaving Python while a stream is open aborts
 
 

@@ -47,7 +47,8 @@ class UpstreamEngine:
     """The server at `url` (`http://host:port` or `…/v1`).
 
     `names` chooses and renames its models: the id on the node's card → the upstream's own id; left out, all of them
-    are served under their own names. `context` is for models of which the upstream does not tell it.
+    are served under their own names. `context` is for models of which the upstream does not tell it. `capabilities`
+    are what a model (by the upstream's id) can do besides chat and completions: no upstream tells.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class UpstreamEngine:
         slots: int = 4,
         context: int = DEFAULT_CONTEXT,
         names: Mapping[ModelId, str] | None = None,
+        capabilities: Mapping[str, Sequence[str]] | None = None,
         look_every: float = LOOK_EVERY,
     ) -> None:
         if not url.startswith(("http://", "https://")):
@@ -67,6 +69,7 @@ class UpstreamEngine:
         self._slots = slots
         self._context = context
         self._names = dict(names or {})
+        self._capabilities = dict(capabilities or {})
         self._look_every = look_every
         self._readiness = Readiness()
         self._doubt = asyncio.Event()
@@ -156,7 +159,11 @@ class UpstreamEngine:
                 raise EngineError(f"{self._root} has no model {theirs!r}; it has {', '.join(sorted(listed))}.")
         chosen = self._names or {ModelId(name): name for name in listed}
         return tuple(
-            ModelCard(ours, _context_of(listed[theirs]) or self._context, ("chat", "completions"))
+            ModelCard(
+                ours,
+                _context_of(listed[theirs]) or self._context,
+                ("chat", "completions", *self._capabilities.get(theirs, ())),
+            )
             for ours, theirs in chosen.items()
         )
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tokenplace.errors import EngineCrashed, EngineError
-from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions, default_threads, pauses
+from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions, default_threads, pauses, suitable_batch
 from tokenplace.node.engines.llama_child import ChildConfig
 from tokenplace.node.weights import Weights, default_models_dir
 from tokenplace.openai.catalogue import Catalogue
@@ -74,6 +74,22 @@ class TestWithoutAModel:
 
     def test_the_first_restart_is_at_once_and_the_pauses_stay_bounded(self) -> None:
         assert list(islice(pauses(), 8)) == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+    @pytest.mark.parametrize(
+        ("weights", "threads", "slots", "gpu", "batch"),
+        [
+            (98_362_432, 1, 4, False, 64),
+            (98_362_432, 2, 4, False, 128),
+            (98_362_432, 64, 4, False, 128),
+            (4_920_739_232, 7, 4, False, 16),
+            (4_920_739_232, 1, 32, False, 32),
+            (4_920_739_232, 1, 4, True, 512),
+        ],
+    )
+    def test_a_batch_takes_half_a_second_or_so(
+        self, weights: int, threads: int, slots: int, gpu: bool, batch: int
+    ) -> None:
+        assert suitable_batch(weights, threads, slots, gpu=gpu) == batch
 
     def test_the_child_reads_what_the_engine_writes(self) -> None:
         config = a_config("/models/a b.gguf", adapters=("/x", "/y"))
@@ -154,7 +170,7 @@ class TestOneModel:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
     async def test_the_child_can_print_nothing_once_it_serves(self, engine: LlamaEngine) -> None:
-        assert [os.readlink(f"/proc/{engine.pid}/fd/{number}") for number in (1, 2)] == [os.devnull, os.devnull]
+        assert {Path(f"/proc/{engine.pid}/fd/{number}").readlink() for number in (1, 2)} == {Path(os.devnull)}
 
     @pytest.mark.parametrize(
         ("path", "field"), [("/v1/completions", "prompt"), ("/v1/responses", "input"), (CHAT, "messages")]
@@ -168,7 +184,7 @@ class TestOneModel:
         async with engine.open(path, body), asyncio.timeout(10):
             while not await engine.busy_slots():
                 await asyncio.sleep(0.01)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(2):  # two batches
             while await engine.busy_slots():
                 await asyncio.sleep(0.01)
 
@@ -289,6 +305,7 @@ class TestCrashes:
         await down
         await engine.stop()
         assert not socket.parent.exists()
+        assert engine.socket is None
         assert not [one for one in psutil.Process().children() if "llama_child" in " ".join(one.cmdline())]
 
     async def test_a_stuck_child_is_killed_when_it_does_not_end_by_itself(self, engine: LlamaEngine) -> None:
@@ -312,26 +329,31 @@ async def main():
     print(engine.pid, engine.socket.parent, flush=True)
     await asyncio.sleep(60)
 
-asyncio.run(main())
+if sys.argv[2] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
 """
 
 
 class TestOrphans:
     @pytest.mark.model
+    @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
     async def test_the_child_ends_with_its_parent_however_that_ends(
-        self, model_file: Path, how: signal.Signals
+        self, model_file: Path, how: signal.Signals, loop: str
     ) -> None:
-        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, str(model_file), stdout=PIPE)
+        """On both event loops: they hand a child its pipes in different ways."""
+        pytest.importorskip(loop)
+        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, str(model_file), loop, stdout=PIPE)
         assert parent.stdout is not None
         pid, home = (await parent.stdout.readline()).decode().split()
         assert psutil.pid_exists(int(pid))
         parent.send_signal(how)
         await parent.wait()
         await gone(int(pid))
-        # What a killed parent leaves behind is a directory without a process; nobody else can enter it.
-        (Path(home) / "llama.sock").unlink(missing_ok=True)
-        Path(home).rmdir()
+        assert not Path(home).exists()
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when the load has ended")
     async def test_the_child_ends_with_its_parent_even_while_it_loads(self, tmp_path: Path) -> None:
