@@ -44,6 +44,28 @@ async def test_a_relay_killed_in_mid_answer_is_replaced_by_another(stage: Stage)
     assert metric(second, "tokenplace_relay_resumed_total") == 1
 
 
+async def test_a_relay_that_stops_in_mid_answer_hands_over_to_another(stage: Stage) -> None:
+    first = stage.relay(name="first", env={"RELAY_GRACEFUL_TIMEOUT": "0"})
+    second = stage.relay(name="second")
+    stage.node(first, second, delay=0.01)
+    async with Client([first.url, second.url]) as client:
+        assert await told(client, after=20, then=lambda: first.kill(signal.SIGTERM)) == WHOLE
+    assert first.process.wait(10) == 0
+
+
+async def test_a_pinned_node_is_found_among_many(stage: Stage) -> None:
+    relay = stage.relay()
+    for number in range(3):
+        stage.node(relay, name=f"stranger-{number}")
+    stage.node(relay, name="friend")
+    friend = next(node["node"] for node in nodes_at(relay) if node["node"][:4] in stage.programs[-1].text)
+    async with Client([relay.url], pins=[friend]) as client:
+        for _ in range(4):
+            async with client.ask("/v1/chat/completions", {"model": "echo", "messages": ASK}) as answer:
+                assert answer.node == friend
+                assert answer.standing == "pinned"
+
+
 async def test_a_relay_that_comes_back_goes_on_with_the_stream(stage: Stage) -> None:
     port = free_port()
     relay = stage.relay(port=port)
@@ -84,7 +106,7 @@ def test_through_the_gateway_a_lost_node_is_an_error_event_without_done(stage: S
     relay = stage.relay()
     node = stage.node(relay, delay=0.02)
     body = json.dumps({"model": "echo", "messages": ASK, "stream": True}).encode()
-    request = urllib.request.Request(f"{relay.url}/v2/chat/completions", data=body)
+    request = posted(f"{relay.url}/v2/chat/completions", body)
     with urllib.request.urlopen(request, timeout=30) as response:
         begin = response.read(600)
         node.kill()
@@ -99,7 +121,7 @@ def test_leaving_cancels_the_job_within_a_second(stage: Stage) -> None:
     own = stage.gateway(relay)
     body = json.dumps({"model": "echo", "messages": ASK, "stream": True}).encode()
     for url in (relay.url, own.url):
-        request = urllib.request.Request(f"{url}/v2/chat/completions", data=body)
+        request = posted(f"{url}/v2/chat/completions", body)
         with urllib.request.urlopen(request, timeout=30) as response:
             response.read(100)
             assert not all_free(relay)
@@ -112,7 +134,11 @@ def test_a_client_that_vanishes_cancels_a_json_answer_too(stage: Stage) -> None:
     host, port = relay.url.removeprefix("http://").split(":")
     body = json.dumps({"model": "echo", "messages": ASK}).encode()
     with socket.create_connection((host, int(port))) as raw:
-        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            % len(body)
+            + body
+        )
         until(lambda: not all_free(relay), "the job to begin")
     until(lambda: all_free(relay), "the slot to be free", patience=1.0)
 
@@ -127,22 +153,27 @@ async def test_interrupting_the_terminal_chat_stops_the_node(stage: Stage) -> No
     assert chat.process.wait(10) == 130
 
 
+def posted(url: str, body: bytes) -> urllib.request.Request:
+    """A POST of JSON."""
+    return urllib.request.Request(url, data=body, headers={"content-type": "application/json"})
+
+
 def read_slowly(stage: Stage, seconds: float) -> tuple[Program, Program, int, int]:
     """A client that asks for much and reads nothing. Gives relay, node and how much each grew."""
     relay = stage.relay()
     node = stage.node(relay)
     warm = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "x " * 20_000}], "stream": True})
     for _ in range(2):
-        urllib.request.urlopen(
-            urllib.request.Request(f"{relay.url}/v2/chat/completions", data=warm.encode()), timeout=60
-        ).read()
+        urllib.request.urlopen(posted(f"{relay.url}/v2/chat/completions", warm.encode()), timeout=60).read()
     before = relay.rss(), node.rss()
     host, port = relay.url.removeprefix("http://").split(":")
     body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "x " * 100_000}], "stream": True})
     with socket.create_connection((host, int(port))) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.sendall(
-            b"POST /v2/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body.encode()
+            b"POST /v2/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            % len(body)
+            + body.encode()
         )
         until(lambda: not all_free(relay), "the job to begin")
         time.sleep(seconds)

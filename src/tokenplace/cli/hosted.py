@@ -24,10 +24,10 @@ class LocalDoor:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def nodes(self, model: ModelId | None, limit: int) -> Directory:
+    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
         """Who is there."""
         roster = self._broker.roster
-        listings = [node.listing() for node in roster.pick(model, limit)]
+        listings = [found.listing() for found in roster.pick(model, limit, node)]
         return Directory(listings, roster.models(), self._broker.draining)
 
     @asynccontextmanager

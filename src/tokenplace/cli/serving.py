@@ -82,7 +82,7 @@ class _LinkProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.app_state = {**self.app_state, DIRECT: self._give_to}
+        self.app_state = {**self.app_state, DIRECT: self._give_to, ABORT: self.transport.abort}
 
     def _give_to(self, taker: Callable[[bytes], None]) -> None:
         self._taker = taker

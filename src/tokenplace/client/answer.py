@@ -61,6 +61,10 @@ _FOR_ANOTHER_NODE = frozenset(
 """Endings after which another node, or the same with a fresh card, may do better."""
 
 
+_ELSEWHERE = frozenset({Outcome.RELAY_STOPPED, Outcome.NODE_LOST})
+"""Endings at one relay that need not be the end: the node may hold the answer for us at another."""
+
+
 class Phase(StrEnum):
     """What is going on, for a person who waits."""
 
@@ -278,6 +282,11 @@ class Answer:
                 self.relays.forget(attempt.door)
             except Refused as error:
                 raise _Lost(error, again=False) from None
+            except _Lost as lost:
+                if not attempt.next_record or lost.error.code not in _ELSEWHERE or not self.relays.several:
+                    raise
+                problem, patience = lost.error, _RETURN / 4
+                self.relays.failed(attempt.door)
             if not submitted:
                 raise _Lost(problem, again=True)
             now = self.clock()
@@ -352,8 +361,6 @@ class Answer:
 
 def _nobody(model: ModelId | None, served: set[ModelId]) -> str:
     if not served:
-        return (
-            "No node is connected to the relay right now; try again in a moment, or lend a machine: tokenplace node."
-        )
+        return "No node is connected to the relay right now; try again in a moment, or lend a machine: tokenplace node."
     names = ", ".join(sorted(served)[:20])
     return f"No node serves {model!r} right now. Served now: {names}."

@@ -54,7 +54,8 @@ class Client:
         linger: float = LINGER,
     ) -> None:
         self.trust = Trust(pins, memory)
-        self._relays = Relays([HttpDoor(relay) if isinstance(relay, str) else relay for relay in relays])
+        doors = [HttpDoor(relay) if isinstance(relay, str) else relay for relay in relays]
+        self._relays = Relays(doors, pins=self.trust.pins)
         self._linger = linger
 
     async def __aenter__(self) -> Self:

@@ -44,15 +44,13 @@ class Door(Protocol):
     def name(self) -> str:
         """What people call it: its address."""
 
-    async def nodes(self, model: ModelId | None, limit: int) -> Directory:
-        """Ask who is there. Raises RelayUnreachable or Refused."""
+    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
+        """Ask who is there, or for one node by its id. Raises RelayUnreachable or Refused."""
 
     def submit(self, node: NodeId, sealed: bytes, linger: float) -> AbstractAsyncContextManager[Records]:
         """Hand over a sealed request. Raises RelayUnreachable or Refused, also while records are read."""
 
-    def resume(
-        self, node: NodeId, job: JobId, next_record: int, linger: float
-    ) -> AbstractAsyncContextManager[Records]:
+    def resume(self, node: NodeId, job: JobId, next_record: int, linger: float) -> AbstractAsyncContextManager[Records]:
         """Go on with a job at a record. Raises RelayUnreachable or Refused."""
 
     async def cancel(self, node: NodeId, job: JobId) -> None:
@@ -87,9 +85,13 @@ class HttpDoor:
         """Its address."""
         return self._name
 
-    async def nodes(self, model: ModelId | None, limit: int) -> Directory:
-        """Ask who is there. Raises RelayUnreachable or Refused."""
-        params = {routes.LIMIT_PARAM: str(limit)} | ({routes.MODEL_PARAM: model} if model is not None else {})
+    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
+        """Ask who is there, or for one node by its id. Raises RelayUnreachable or Refused."""
+        params = {routes.LIMIT_PARAM: str(limit)}
+        if model is not None:
+            params[routes.MODEL_PARAM] = model
+        if node is not None:
+            params[routes.NODE_PARAM] = node
         async with self._stream("GET", routes.NODES, params=params) as response:
             content = bytearray()
             async for chunk in _chunks(response, self._name):

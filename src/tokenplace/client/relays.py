@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from tokenplace.client.door import Directory, Door
 from tokenplace.errors import Refused, RelayUnreachable
@@ -21,11 +22,14 @@ _SUGGESTIONS = 8
 class Relays:
     """Doors in the order they were given; those that failed lately come last."""
 
-    def __init__(self, doors: Sequence[Door], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, doors: Sequence[Door], clock: Callable[[], float] = time.monotonic, pins: Collection[NodeId] = ()
+    ) -> None:
         if not doors:
             raise RelayUnreachable("No relay is named; pass one with --relay or TOKEN_PLACE_RELAY_URL.")
         self._doors = list(doors)
         self._clock = clock
+        self._pins = sorted(pins)
         self._failed: dict[Door, float] = {}
         self._directories: dict[tuple[Door, ModelId | None], tuple[float, Directory]] = {}
 
@@ -41,6 +45,11 @@ class Relays:
         """A door did not open; try others first for a while."""
         self._failed[door] = self._clock()
         self.forget(door)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is a next one."""
+        return len(self._doors) > 1
 
     def works(self, door: Door) -> None:
         """A door opened."""
@@ -79,10 +88,17 @@ class Relays:
         now = self._clock()
         if kept is not None and now - kept[0] < _FRESH:
             return kept[1]
-        directory = await door.nodes(model, _SUGGESTIONS)
+        directory = await self._look(door, model)
         if directory.listings:
             self._directories[door, model] = (now, directory)
         return directory
+
+    async def _look(self, door: Door, model: ModelId | None) -> Directory:
+        """A relay suggests a few of its nodes at random, so pinned ones are asked for by name."""
+        if not self._pins:
+            return await door.nodes(model, _SUGGESTIONS)
+        asked = [await door.nodes(model, 1, pin) for pin in self._pins[:_SUGGESTIONS]]
+        return replace(asked[0], listings=[listing for directory in asked for listing in directory.listings])
 
     async def aclose(self) -> None:
         """Close every door."""

@@ -123,6 +123,7 @@ class NodeService:
         self.state = NodeState([RelayState(url) for url in dict.fromkeys(relays)])
         self.runs = Runs(slots=engine.slots, timing=timing, start=self._start, stop=self._stop)
         self._worker = Worker(api, self.runs, clock, self._answered)
+        self._sequence = 0
         self._card = self._make_card()
 
     @property
@@ -311,9 +312,10 @@ class NodeService:
 
     def _make_card(self) -> Card:
         now_ms = self._wall_ms()
+        self._sequence = max(now_ms, self._sequence + 1)  # a clock that is set back must not make an older card
         body = CardBody(
             identity=self._identity.public,
-            sequence=now_ms,
+            sequence=self._sequence,
             issued_ms=now_ms,
             keys=self._keys.public_keys(now_ms),
             models=tuple(self._engine.models),

@@ -38,7 +38,7 @@ from tokenplace.relay.roster import Node, Roster
 from tokenplace.relay.tickets import Ticket
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import JobId, NodeId
-from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, TIMING, Timing
+from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, MAX_STREAMS_PER_NODE, TIMING, Timing
 from tokenplace.wire.messages import Hello, Outcome, Reason
 from tokenplace.wire.request import RequestHeader
 
@@ -145,6 +145,8 @@ class Broker:
         old = self.tickets.get(job)
         if old is not None and old.job.node != node_id:
             raise self._refuse(JobUnknown())
+        if len(node.active) + len(node.severed) >= 4 * MAX_STREAMS_PER_NODE:
+            raise self._refuse(QueueFull("Too many streams of this node are open here.", retry_after=5))
         self.counts.resumed += 1
         linger = min(max(linger, 0.0), self.timing.max_linger)
         if old is not None and old.sealed is not None and not next_record:
@@ -351,9 +353,18 @@ class Broker:
             self._empty(node, Reason(Outcome.RELAY_STOPPED, "This relay is shutting down; use another one."))
 
     def stop(self) -> None:
-        """End everything that is left, by name."""
+        """Let go of everything that is left, by name.
+
+        The nodes are not told to cancel: whoever began an answer here may go on with it through another relay.
+        """
+        reason = Reason(Outcome.RELAY_STOPPED, "This relay was shut down.")
         for ticket in list(self.tickets.values()):
-            self._finish(ticket, Move.FAIL, Reason(Outcome.RELAY_STOPPED, "This relay was shut down."))
+            node = self.roster.get(ticket.job.node)
+            if node is not None:
+                if ticket.sid is not None and node.end is not None:
+                    node.end.forget(ticket.sid)
+                self._let_go(node, ticket)
+            self._close(ticket, Move.FAIL, reason)
 
     # -- inside: the way to a node ---------------------------------------------------------------------------------
 

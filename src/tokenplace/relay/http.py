@@ -42,8 +42,8 @@ _PREFLIGHT: Headers = [
     (b"access-control-allow-headers", b"content-type"),
     (b"access-control-max-age", b"86400"),
 ]
-_BODY_PATIENCE = 30.0
-"""Seconds without a byte of a request's body until we stop waiting for it."""
+_BODY_PATIENCE = 120.0
+"""Seconds a request's body may take: 8 MiB at half a megabit, and no more for one that trickles."""
 
 _LISTED_AT_MOST = 64
 
@@ -91,7 +91,8 @@ class JobsDoor:
         fields = query(scope)
         wanted = fields.get(routes.MODEL_PARAM)
         count = min(_whole(fields, routes.LIMIT_PARAM, 8), _LISTED_AT_MOST)
-        nodes = self._broker.roster.pick(ModelId(wanted) if wanted is not None else None, count)
+        named = _node(fields) if routes.NODE_PARAM in fields else None
+        nodes = self._broker.roster.pick(ModelId(wanted) if wanted is not None else None, count, named)
         content = {
             "nodes": [node.listing().fields() for node in nodes],
             "models": self._broker.roster.models(),
@@ -128,21 +129,21 @@ class JobsDoor:
             raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes; this one claims {claimed[:20]}.")
         body = bytearray()
         try:
-            more = True
-            while more:
-                try:
-                    async with asyncio.timeout(_BODY_PATIENCE):
-                        message = await receive()
-                except TimeoutError:
-                    raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                if len(body) + len(chunk) > MAX_REQUEST:
-                    raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes.")
-                self._broker.reserve(len(chunk))
-                body += chunk
-                more = message.get("more_body", False)
+            async with asyncio.timeout(_BODY_PATIENCE):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    chunk = message.get("body", b"")
+                    if len(body) + len(chunk) > MAX_REQUEST:
+                        raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes.")
+                    self._broker.reserve(len(chunk))
+                    body += chunk
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            self._broker.release(len(body))
+            raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
         except BaseException:
             self._broker.release(len(body))
             raise

@@ -12,7 +12,7 @@ import structlog
 from tokenplace.errors import LinkError, TokenPlaceError
 from tokenplace.link.ends import CHALLENGE_BYTES, RelayEnd
 from tokenplace.link.events import Introduced, RelayEvent, Reported
-from tokenplace.relay.asgi import DIRECT, Receive, Scope, Send, header
+from tokenplace.relay.asgi import ABORT, DIRECT, Receive, Scope, Send, header
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.roster import Node
 from tokenplace.wire.card import Card, hello_signing_input
@@ -25,6 +25,9 @@ CLOSE_VIOLATION = 4000
 CLOSE_SUPERSEDED = 4001
 CLOSE_NOT_ADMITTED = 4003
 CLOSE_SILENT = 4008
+
+_GOODBYE = 5.0
+"""Seconds for the closing handshake."""
 
 _log = structlog.get_logger("tokenplace.relay")
 
@@ -62,8 +65,12 @@ class NodesDoor:
         await link.run()
 
     def admit(self, hello: Hello, nonce: bytes, host: str) -> None:
-        """Whether this node is who it says and may serve. Raises NotAdmitted with what its owner should do."""
-        if hello.authority.lower() not in self._names | {host.lower()}:
+        """Whether this node is who it says and may serve. Raises NotAdmitted with what its owner should do.
+
+        The node signed the name it dialled. Where this relay knows its own names, one of them it must be, so that
+        nobody in between can pass our challenge on; where it does not, the request's Host has to do.
+        """
+        if hello.authority.lower() not in (self._names or {host.lower()}):
             raise NotAdmitted(
                 "Pass the Host header through the proxy or start the relay with --name: "
                 f"the node dialled {hello.authority[:200]!r}, the relay was called {host[:200]!r}."
@@ -127,6 +134,9 @@ class _Link:
     def _shut(self, code: int, reason: str) -> None:
         if self._closing is None:
             self._closing = (code, reason)
+            abort = self._scope.get("state", {}).get(ABORT)
+            if code and abort is not None:  # a node that does not read hears no goodbye
+                asyncio.get_running_loop().call_later(_GOODBYE, abort)
         self._output.set()
 
     async def _write(self) -> None:

@@ -80,6 +80,10 @@ class _Bag:
     def __len__(self) -> int:
         return len(self._items)
 
+    def only(self, node: NodeId) -> list[Node]:
+        place = self._places.get(node)
+        return [] if place is None else [self._items[place]]
+
     def draw(self, rng: random.Random, count: int) -> list[Node]:
         return rng.sample(self._items, min(count, len(self._items)))  # shuffled too: equals take turns at the head
 
@@ -132,13 +136,15 @@ class Roster:
         """What is served now, and by how many nodes."""
         return {model: len(bag) for model, bag in self._by_model.items()}
 
-    def pick(self, model: ModelId | None, count: int) -> list[Node]:
-        """Up to `count` nodes, the least loaded first, drawn from twice as many at random.
+    def pick(self, model: ModelId | None, count: int, named: NodeId | None = None) -> list[Node]:
+        """Up to `count` nodes, the least loaded first, drawn from twice as many at random; or the one that is named.
 
         The power of two choices (Mitzenmacher 2001): nearly as good as asking all, at a constant price.
         """
         bag = self._listed if model is None else self._by_model.get(model)
         if bag is None:
             return []
+        if named is not None:
+            return bag.only(named)
         drawn = bag.draw(self._rng, 2 * count)
         return sorted(drawn, key=lambda node: node.load)[:count]

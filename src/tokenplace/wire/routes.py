@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NODES = "/relay/v2/nodes"
-"""GET `?model=ID&limit=N`: who is connected, best choice first, as signed cards with their load."""
+"""GET `?model=ID&limit=N&node=ID`: who is connected, best choice first, as signed cards with their load."""
 
 JOBS = "/relay/v2/jobs"
 """POST `?node=ID&linger=SECONDS` a sealed request, get the stream of records.

@@ -99,13 +99,14 @@ class ScriptedDoor:
         self._acts = list(acts) or [whole]
         self._jobs = jobs if jobs is not None else {}
 
-    async def nodes(self, model: ModelId | None, limit: int) -> Directory:
+    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
         self.asked.append(model)
         if isinstance(self.directory, Exception):
             raise self.directory
         if self.directory is not None:
             return self.directory
-        return Directory([node.listing() for node in self.nodes_here][:limit], {MODEL: len(self.nodes_here)})
+        found = [here.listing() for here in self.nodes_here if node is None or here.listing().card.node == node]
+        return Directory(found[:limit], {MODEL: len(self.nodes_here)})
 
     @asynccontextmanager
     async def submit(self, node: NodeId, sealed: bytes, linger: float) -> AsyncIterator[Records]:

@@ -126,11 +126,24 @@ def test_a_node_that_proves_itself_is_listed_and_gets_its_work() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("authority", [HOST.upper(), "other-name.example"])
-def test_a_relay_answers_to_the_host_that_was_dialled_and_to_its_names(authority: str) -> None:
+@pytest.mark.parametrize(
+    ("authority", "names"), [(HOST.upper(), []), ("other-name.example", ["Other-Name.example", "third.example"])]
+)
+def test_a_relay_answers_to_its_names_or_without_any_to_the_host_that_was_dialled(
+    authority: str, names: list[str]
+) -> None:
+    async def main() -> None:
+        async with dialled(here(), names=names) as socket:
+            await socket.join(authority=authority)
+
+    run(main)
+
+
+def test_a_relay_that_knows_its_names_does_not_believe_the_host_header() -> None:
     async def main() -> None:
         async with dialled(here(), names=["Other-Name.example"]) as socket:
-            await socket.join(authority=authority)
+            with pytest.raises(AssertionError):
+                await socket.join(authority=HOST)
 
     run(main)
 

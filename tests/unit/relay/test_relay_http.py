@@ -137,7 +137,7 @@ def test_a_body_that_stops_arriving_is_given_up() -> None:
         exchange.upload(b"some of it", more=True)
         await a_relay(desk)(http_scope("POST", TO_NODE, SEALED), exchange.receive, exchange.send)
         assert_refused(exchange.reply, 408, "request_timeout")
-        assert now() - began == 30
+        assert now() - began == 120
         assert desk.broker.held_bytes == 0
 
     run(main)
