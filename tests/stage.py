@@ -108,10 +108,17 @@ class Stage:
         self.programs: list[Program] = []
 
     def start(
-        self, name: str, arguments: Sequence[str], env: dict[str, str] | None = None, prelude: str | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        env: dict[str, str] | None = None,
+        prelude: str | None = None,
+        script: str | None = None,
     ) -> Program:
-        """`tokenplace …` in a process of its own, with no state and no configuration of ours."""
+        """`tokenplace …` (or a script of the root) in a process of its own, with no state and configuration of ours."""
         command = [sys.executable, "-m", "tokenplace.cli.main", *arguments]
+        if script is not None:
+            command = [sys.executable, str(Path(__file__).parent.parent / script), *arguments]
         if prelude is not None:
             code = f"{prelude}\nimport sys\nfrom tokenplace.cli.main import app\nsys.exit(app(sys.argv[1:]))"
             command = [sys.executable, "-c", code, *arguments]
