@@ -110,7 +110,7 @@ class NodeService:
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._identity = identity
-        self._engine = engine
+        self.engine = engine
         self._token = token
         self._timing = timing
         self._clock = clock
@@ -305,10 +305,10 @@ class NodeService:
     async def _follow_engine(self) -> None:
         """While the engine is down no relay is told of free slots."""
         while True:
-            await self._engine.wait_ready(False)
+            await self.engine.wait_ready(False)
             self.runs.resize(0)
-            await self._engine.wait_ready()
-            self.runs.resize(self._engine.slots)
+            await self.engine.wait_ready()
+            self.runs.resize(self.engine.slots)
 
     def _make_card(self) -> Card:
         now_ms = self._wall_ms()
@@ -318,7 +318,7 @@ class NodeService:
             sequence=self._sequence,
             issued_ms=now_ms,
             keys=self._keys.public_keys(now_ms),
-            models=tuple(self._engine.models),
+            models=tuple(self.engine.models),
         )
         return self._identity.sign_card(body)
 
