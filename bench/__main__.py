@@ -37,7 +37,7 @@ async def sealed_path(stage: Stage, rounds: int) -> None:
 
 async def relay_cost(stage: Stage) -> None:
     print("\nWhat the relay spends (echo engine)")
-    for streams, rate in ((128, 20.0), (250, 20.0)):
+    for streams, rate in ((128, 20.0), (500, 20.0)):
         cost, speed = await per_piece(stage, streams=streams, rate=rate, seconds=6)
         print(
             f"  {streams} streams at {rate:.0f}/s: {cost:5.1f} µs of CPU per piece"

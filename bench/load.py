@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from typing import Self
 
 from tokenplace.client.door import HttpDoor
 from tokenplace.openai.calls import Call
@@ -34,44 +33,56 @@ async def listings(url: str, count: int) -> list[Listing]:
         await door.aclose()
 
 
-@asynccontextmanager
-async def _connection(host: str, port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
+class Asker:
+    """One kept-alive connection to a relay, one sealed request after the other."""
 
+    def __init__(self, url: str, listing: Listing) -> None:
+        self._host, port = url.removeprefix("http://").split(":")
+        self._port = int(port)
+        self._listing = listing
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-async def ask(url: str, listing: Listing, call: bytes, seen: Callable[[float], None] | None = None) -> int:
-    """One sealed request over one connection; gives the number of sealed records, each opened."""
-    host, port = url.removeprefix("http://").split(":")
-    now_ms = time.time_ns() // 1_000_000
-    sealed, pending = seal_request(call, choose_key(listing.card.body.keys, now_ms=now_ms), now_ms=now_ms)
-    head = (
-        f"POST {routes.JOBS}?node={listing.card.node} HTTP/1.1\r\nhost: {host}:{port}\r\n"
-        f"content-type: {request.CONTENT_TYPE}\r\ncontent-length: {len(sealed)}\r\nconnection: close\r\n\r\n"
-    )
-    async with _connection(host, int(port)) as (reader, writer):
+    async def __aenter__(self) -> Self:
+        self._streams = await asyncio.open_connection(self._host, self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+    async def ask(self, call: bytes) -> int:
+        """Gives the number of sealed records, each opened."""
+        if self._streams is None:
+            raise RuntimeError("not connected")
+        reader, writer = self._streams
+        now_ms = time.time_ns() // 1_000_000
+        key = choose_key(self._listing.card.body.keys, now_ms=now_ms)
+        sealed, pending = seal_request(call, key, now_ms=now_ms)
+        head = (
+            f"POST {routes.JOBS}?node={self._listing.card.node} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
+            f"content-type: {request.CONTENT_TYPE}\r\ncontent-length: {len(sealed)}\r\n\r\n"
+        )
         writer.write(head.encode() + sealed)
         status = await reader.readuntil(b"\r\n\r\n")
         if b" 200 " not in status.split(b"\r\n", 1)[0]:
             raise RuntimeError(status.decode())
-        splitter, opener, records = RecordSplitter(), None, 0
-        while size := int((await reader.readline()).strip() or b"0", 16):
+        splitter, records = RecordSplitter(), 0
+        opener: RecordOpener | None = None
+        while size := int(await reader.readline(), 16):
             chunk = await reader.readexactly(size + 2)
             for record in splitter.feed(chunk[:-2]):
                 if record.kind is RecordKind.NONCE:
                     opener = pending.accept(record.payload)
-                elif record.kind.sealed:
+                elif record.kind.sealed and opener is not None:
+                    opener.open(record)
                     records += 1
-                    _open(opener, record, seen)
+        await reader.readline()
+        if opener is None or not opener.ended:
+            raise RuntimeError("an answer without its end")
         return records
 
 
-def _open(opener: RecordOpener | None, record: object, seen: Callable[[float], None] | None) -> None:
-    if opener is None:
-        raise RuntimeError("a record before its nonce")
-    opener.open(record)  # type: ignore[arg-type]
-    if seen is not None:
-        seen(time.monotonic())
+async def ask(url: str, listing: Listing, call: bytes) -> int:
+    """One request over a connection of its own."""
+    async with Asker(url, listing) as asker:
+        return await asker.ask(call)

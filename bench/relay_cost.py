@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from bench.load import ask, chat_call, listings
+from bench.load import Asker, ask, chat_call, listings
 from stage import Program, Stage, metric
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -51,8 +51,9 @@ async def per_request(stage: Stage, *, requests: int, together: int) -> tuple[fl
     call = chat_call("hi")
 
     async def several(count: int) -> None:
-        for _ in range(count):
-            await ask(relay.url, nodes[0], call)
+        async with Asker(relay.url, nodes[0]) as asker:
+            for _ in range(count):
+                await asker.ask(call)
 
     await several(50)
     before, spent, began = pieces(relay), cpu_seconds(relay), time.monotonic()
