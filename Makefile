@@ -38,7 +38,7 @@ lint: $(READY_DEV) ## style, security lint, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
-	@$(BIN)/bandit --quiet --recursive src --configfile pyproject.toml
+	@$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml src
 
 types: $(READY_DEV) ## mypy, strict
 	@$(BIN)/mypy

@@ -134,11 +134,7 @@ def test_a_client_that_vanishes_cancels_a_json_answer_too(stage: Stage) -> None:
     host, port = relay.url.removeprefix("http://").split(":")
     body = json.dumps({"model": "echo", "messages": ASK}).encode()
     with socket.create_connection((host, int(port))) as raw:
-        raw.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % len(body)
-            + body
-        )
+        raw.sendall(raw_post("/v1/chat/completions", body))
         until(lambda: not all_free(relay), "the job to begin")
     until(lambda: all_free(relay), "the slot to be free", patience=1.0)
 
@@ -151,6 +147,12 @@ async def test_interrupting_the_terminal_chat_stops_the_node(stage: Stage) -> No
     chat.kill(signal.SIGINT)
     until(lambda: all_free(relay), "the slot to be free", patience=1.5)
     assert chat.process.wait(10) == 130
+
+
+def raw_post(path: str, body: bytes) -> bytes:
+    """The same, as bytes for a bare socket."""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def posted(url: str, body: bytes) -> urllib.request.Request:
@@ -170,11 +172,7 @@ def read_slowly(stage: Stage, seconds: float) -> tuple[Program, Program, int, in
     body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "x " * 100_000}], "stream": True})
     with socket.create_connection((host, int(port))) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.sendall(
-            b"POST /v2/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % len(body)
-            + body.encode()
-        )
+        raw.sendall(raw_post("/v2/chat/completions", body.encode()))
         until(lambda: not all_free(relay), "the job to begin")
         time.sleep(seconds)
         grown = relay.rss() - before[0], node.rss() - before[1]

@@ -24,7 +24,13 @@ def run(*, relays: Sequence[str], host: str, port: int) -> None:
 async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySettings) -> None:
     with stop_signal() as stop:
         async with open_client(relays) as client:
-            app = create_gateway(client, hosted=False, service=settings.service_name)
+            app = create_gateway(
+                client,
+                hosted=False,
+                service=settings.service_name,
+                api_keys=settings.api_keys,
+                stand_in=settings.stand_in,
+            )
             async with serving(app, listener):
                 typer.echo(
                     f"OpenAI API: {address_of(listener)}/v1 (JSON), {address_of(listener)}/v2 (JSON and streams)"

@@ -75,12 +75,15 @@ def up(
     host: Host = "127.0.0.1",
     engine: EngineName = None,
     model: Model = None,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Let this model answer to every id of the catalogue; answers say so.")
+    ] = False,
 ) -> None:
     """Everything on this machine: relay, gateway, page and a node; shows a first sealed answer."""
     with friendly("all"):
         from tokenplace.cli.up import run
 
-        run(host=host, port=port, engine=engine, model=model)
+        run(host=host, port=port, engine=engine, model=model, stand_in=stand_in)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from tokenplace.relay.proof import verify
 from tokenplace.relay.settings import RelaySettings
 from tokenplace.wire.limits import TIMING
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _log = structlog.get_logger("tokenplace.relay")
 
 
@@ -47,24 +48,26 @@ async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, na
     with stop_signal() as stop:
         async with hosted_relay(listener, settings, hosting=hosting, names=names) as relay:
             _log.info("relay.startup", address=address_of(listener), gateway=hosting)
+            if not (names or settings.names or listener.getsockname()[0] in _LOOPBACK):
+                _log.warning("relay.no_name", advice="name the host that nodes dial with --name")
             await stop.wait()
             await relay.drain()
 
 
 @asynccontextmanager
 async def hosted_relay(
-    listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str] = ()
+    listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str] = (), stand_in: bool = False
 ) -> AsyncIterator[Relay]:
     """A relay that serves while the block runs, with a gateway in the same process when `hosting`."""
     broker = Broker(timing=replace(TIMING, drain=settings.drain_seconds))
     async with AsyncExitStack() as stack:
-        guest = await _guest(broker, stack) if hosting else None
+        guest = await _guest(broker, stack, stand_in=stand_in) if hosting else None
         relay = Relay(broker, verify, names=[*settings.names, *names], tokens=settings.tokens, guest=guest)
         await stack.enter_async_context(serving(relay, listener))
         yield relay
 
 
-async def _guest(broker: Broker, stack: AsyncExitStack) -> App:
+async def _guest(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> App:
     """The gateway beside the relay; imported only here, so that a blind relay never meets a key."""
     from tokenplace.cli.hosted import LocalDoor
     from tokenplace.client.client import Client
@@ -72,4 +75,11 @@ async def _guest(broker: Broker, stack: AsyncExitStack) -> App:
     from tokenplace.gateway.settings import GatewaySettings
 
     client = await stack.enter_async_context(Client([LocalDoor(broker)]))
-    return create_gateway(client, hosted=True, service=GatewaySettings().service_name)
+    settings = GatewaySettings()
+    return create_gateway(
+        client,
+        hosted=True,
+        service=settings.service_name,
+        api_keys=settings.api_keys,
+        stand_in=stand_in or settings.stand_in,
+    )

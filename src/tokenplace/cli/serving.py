@@ -63,7 +63,7 @@ def bind(host: str, port: int, *, or_next: bool = False) -> socket.socket:
 def address_of(listener: socket.socket) -> str:
     """Where a person or program on this machine reaches it."""
     host, port = listener.getsockname()[:2]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host  # noqa: S104
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host  # noqa: S104  # nosec B104 - only shown
     return f"http://{shown}:{port}"
 
 

@@ -24,11 +24,11 @@ _DRAIN = 2.0
 _log = structlog.get_logger("tokenplace.up")
 
 
-def run(*, host: str, port: int, engine: str | None, model: str | None) -> None:
+def run(*, host: str, port: int, engine: str | None, model: str | None, stand_in: bool) -> None:
     """Serve until Ctrl-C or SIGTERM; then nothing of it runs any more."""
     relay = RelaySettings()
     configure_logs("WARNING")
-    node = settings_with(engine=engine, model=model)
+    node = settings_with(engine=engine, model=model, stand_in=stand_in or None)
     identity = load_identity(node.home)
     listener = bind(host, port, or_next=True)
     run_loop(_serve(listener, relay, node, identity))
@@ -37,7 +37,7 @@ def run(*, host: str, port: int, engine: str | None, model: str | None) -> None:
 async def _serve(listener: socket, relay_settings: RelaySettings, settings: NodeSettings, identity: Identity) -> None:
     address = address_of(listener)
     with stop_signal() as stop:
-        async with hosted_relay(listener, relay_settings, hosting=True) as relay:
+        async with hosted_relay(listener, relay_settings, hosting=True, stand_in=settings.stand_in) as relay:
             typer.echo("Starting the model …")
             async with working_node(identity, settings, [address]) as node, asyncio.TaskGroup() as group:
                 showing = group.create_task(_show(address, node.card.node))
