@@ -17,6 +17,8 @@ from pydantic import BaseModel
 
 import eyes
 from stage import EMBEDDED, Program, Stage, staged
+from tokenplace.client.client import Client
+from tokenplace.openai.catalogue import Catalogue
 
 SAY: Any = [{"role": "user", "content": "Say hello."}]
 
@@ -161,6 +163,24 @@ def test_a_stand_in_answers_and_tells_its_own_name(gateway: Program, name: str) 
     assert answer.model == EMBEDDED
     assert listed["gpt-oss-20b"].stand_in == EMBEDDED  # type: ignore[attr-defined]
     assert listed["gpt-oss-20b"].nodes == 0  # type: ignore[attr-defined]
+
+
+async def test_an_adapter_is_its_base_under_a_charter_for_every_kind_of_client(stage: Stage) -> None:
+    base, adapter = "llama-3-8b-instruct", "llama-3-8b-instruct:alignment"
+    charter = {"role": "system", "content": Catalogue.load().adapters[0].charter}
+    with eyes.eyes(base) as (url, asked):
+        relay = stage.relay()
+        stage.node(relay, engine=url)
+        with sdk(relay) as client:
+            answer = client.chat.completions.create(model=adapter, messages=SAY)
+            listed = client.models.retrieve(adapter)
+        async with Client([relay.url]) as sealed:
+            again = await sealed.chat([charter, *SAY], model=adapter)
+            plain = await sealed.chat(SAY, model="gpt-5-chat-latest")
+    assert [answer.model, again["model"], plain["model"]] == [adapter, adapter, base]
+    assert [request["model"] for _, request in asked] == [base] * 3
+    assert [request["messages"] for _, request in asked] == [[charter, *SAY], [charter, *SAY], SAY]
+    assert (listed.nodes, listed.parent) == (1, base)  # type: ignore[attr-defined]
 
 
 # ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_address
 
 import structlog
 import uvicorn
@@ -63,7 +64,9 @@ def bind(host: str, port: int, *, or_next: bool = False) -> socket.socket:
 def address_of(listener: socket.socket) -> str:
     """Where a person or program on this machine reaches it."""
     host, port = listener.getsockname()[:2]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host  # noqa: S104  # nosec B104 - only shown
+    if ip_address(host).is_unspecified:
+        host = "127.0.0.1"
+    shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}"
 
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from tokenplace.client.relays import Relays
 from tokenplace.client.trust import Memory, Trust
 from tokenplace.errors import ApiError, NoNode
 from tokenplace.openai.calls import Call
+from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.events import EventParser
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId, NodeId
@@ -102,7 +104,7 @@ class Client:
             relays=self._relays,
             trust=self.trust,
             call=Call(path, body),
-            model=ModelId(model) if model else None,
+            model=_catalogue().served_as(_catalogue().canonical(model)) if model else None,
             linger=self._linger,
             on_news=on_news,
         )
@@ -155,6 +157,12 @@ class Client:
         if not served:
             raise NoNode("No node is connected to the relay right now; try again in a moment.")
         return max(served, key=lambda model: model.nodes).id
+
+
+@cache
+def _catalogue() -> Catalogue:
+    """Which names are aliases or adapters; nodes know too, but must be chosen before they can be asked."""
+    return Catalogue.load()
 
 
 def error_of(status: int, content: bytes) -> ApiError:

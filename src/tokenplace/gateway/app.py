@@ -4,77 +4,68 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from tokenplace.client.client import Client
 from tokenplace.errors import ApiError, TokenPlaceError
+from tokenplace.gateway.described import describe
 from tokenplace.gateway.faults import as_api_error
+from tokenplace.gateway.flavours import FLAVOURS, Flavour, Operation
 from tokenplace.gateway.forward import Forwarded, Question
+from tokenplace.gateway.keys import ApiKeys
+from tokenplace.gateway.page import page
+from tokenplace.gateway.shelf import Shelf
 from tokenplace.openai import jsontext
-from tokenplace.openai.catalogue import AdapterEntry, ApiVersion, Catalogue, ModelEntry
-from tokenplace.openai.models import ListedModel, listing
-from tokenplace.openai.requests import ChatRequest, CompletionRequest
+from tokenplace.openai.catalogue import Catalogue
+from tokenplace.openai.models import listing
 from tokenplace.wire.limits import MAX_REQUEST
-
-_SINCE = 1_735_689_600
-"""`created` of every listed model: OpenAI's field must not change from call to call, and nothing hangs on it."""
 
 MAX_BODY = MAX_REQUEST - 128 * 1024
 """A plain request's bytes; the rest of a sealed request is its padding."""
 
-
-@dataclass(frozen=True, slots=True)
-class Flavour:
-    """One version of the API: what it lists, whether it streams, and where it is mounted."""
-
-    version: ApiVersion
-    streams: bool
-    prefixes: tuple[str, ...]
-
-
-FLAVOURS = (
-    Flavour(ApiVersion.V1, streams=False, prefixes=("/v1", "/api/v1")),
-    Flavour(ApiVersion.V2, streams=True, prefixes=("/v2", "/api/v2")),
-)
+_READ = ["GET", "HEAD"]
+_CLASSIC = ("encrypted", "client_public_key")
 
 
 class Gateway:
     """The routes. `hosted` says that this is not the asker's own machine, and the answers say so too."""
 
-    def __init__(self, client: Client, catalogue: Catalogue, *, hosted: bool, service: str) -> None:
+    def __init__(
+        self, client: Client, catalogue: Catalogue, *, hosted: bool, service: str, keys: ApiKeys, shelf: Shelf
+    ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._service = service
+        self._keys = keys
+        self._shelf = shelf
         self._privacy = "gateway" if hosted else "end-to-end"
 
     def router(self, flavour: Flavour) -> APIRouter:
         """The routes of one version."""
         router = APIRouter()
+        known = [Depends(self._known)]
 
-        @router.get("/models", summary="What can be asked for, and how many nodes serve it now")
         async def models(request: Request) -> Response:
-            return self._json(request, listing((await self._models(flavour)).values()))
+            return self._json(request, listing((await self._shelf.listed(flavour.version)).values()))
 
-        @router.get("/models/{model_id:path}", summary="One model; aliases are understood")
         async def model(request: Request, model_id: str) -> Response:
-            known = await self._models(flavour)
-            found = known.get(self._catalogue.canonical(model_id))
+            listed = await self._shelf.listed(flavour.version)
+            found = listed.get(self._catalogue.canonical(model_id))
             if found is None:
                 raise ApiError(
-                    f"There is no model {model_id!r} here. There are: {', '.join(known)}.",
+                    f"There is no model {model_id[:256]!r} here. There are: {', '.join(listed)}.",
                     status=HTTPStatus.NOT_FOUND,
                     param="model",
                     code="model_not_found",
                 )
             return self._json(request, found.entry())
 
-        @router.get("/health", summary="Whether this gateway is up")
         async def health(request: Request) -> Response:
             content = {
                 "status": "ok",
@@ -84,67 +75,38 @@ class Gateway:
             }
             return self._json(request, content)
 
-        async def chat(request: Request) -> Response:
-            return await self._ask(request, flavour, "/v1/chat/completions")
-
-        async def completions(request: Request) -> Response:
-            return await self._ask(request, flavour, "/v1/completions")
-
-        for path, endpoint, shape, text in (
-            ("/chat/completions", chat, ChatRequest, "Chat"),
-            ("/completions", completions, CompletionRequest, "Complete a text"),
-        ):
-            router.add_api_route(
-                path, endpoint, methods=["POST"], summary=text, openapi_extra=_documented(shape, flavour)
-            )
+        router.add_api_route("/models", models, methods=_READ, dependencies=known)
+        router.add_api_route("/models/{model_id:path}", model, methods=_READ, dependencies=known)
+        router.add_api_route("/health", health, methods=_READ)
+        for operation in flavour.operations:
+            router.add_api_route(operation.path, self._asking(flavour, operation), methods=["POST"], dependencies=known)
         return router
 
-    async def _models(self, flavour: Flavour) -> dict[str, ListedModel]:
-        """What is served comes first; then what the catalogue knows and nobody serves now."""
-        models: dict[str, ListedModel] = {}
-        for served in await self._client.models():
-            models[served.id] = ListedModel(
-                id=served.id,
-                created=_SINCE,
-                context_length=served.card.context if served.card else None,
-                capabilities=served.card.capabilities if served.card else (),
-                nodes=served.nodes,
-                loaded=True,
-            )
-        for entry in self._catalogue.versions[flavour.version]:
-            base = models.get(entry.base)
-            match entry:
-                case AdapterEntry():
-                    models.setdefault(
-                        entry.id,
-                        ListedModel(
-                            id=entry.id,
-                            created=_SINCE,
-                            context_length=self._catalogue.weights_of(entry.id).context,
-                            capabilities=self._catalogue.weights_of(entry.id).capabilities,
-                            nodes=base.nodes if base else 0,
-                            loaded=base.loaded if base else False,
-                            base=entry.base,
-                        ),
-                    )
-                case ModelEntry():
-                    models.setdefault(
-                        entry.id,
-                        ListedModel(
-                            id=entry.id,
-                            created=_SINCE,
-                            context_length=entry.context,
-                            capabilities=entry.capabilities,
-                        ),
-                    )
-        return models
+    def _asking(self, flavour: Flavour, operation: Operation) -> Any:
+        async def ask(request: Request) -> Response:
+            return await self._ask(request, flavour, operation)
 
-    async def _ask(self, request: Request, flavour: Flavour, path: str) -> Response:
+        return ask
+
+    async def _known(self, request: Request) -> None:
+        self._keys.check(request.headers.get("authorization", ""))
+
+    async def _ask(self, request: Request, flavour: Flavour, operation: Operation) -> Response:
         content = jsontext.read_object(await _read(request))
+        for param in _CLASSIC:
+            if content.get(param):
+                raise ApiError(
+                    "Requests that are encrypted as in the original API are not taken here yet; they come with the "
+                    "classic protocol. Use a client or gateway of your own, which seals without being asked.",
+                    param=param,
+                    code="unsupported_parameter",
+                )
         model = content.get("model")
-        if not isinstance(model, str) or not model:
+        if not (isinstance(model, str) and model) and not (model is None and operation.draws):
             raise ApiError(
-                "Say which model: the `model` field is missing.", param="model", code="missing_required_parameter"
+                "Say which model: the `model` field is missing." if model is None else "`model` is a model's id.",
+                param="model",
+                code="missing_required_parameter" if model is None else "invalid_type",
             )
         stream = content.get("stream")
         if stream and not flavour.streams:
@@ -153,42 +115,82 @@ class Gateway:
                 param="stream",
                 code="unsupported_parameter",
             )
-        canonical = self._catalogue.canonical(model)
-        body = jsontext.write({**content, "model": canonical})
-        headers = {"x-token-place-privacy": self._privacy, "x-request-id": _request_id(request)}
-        question = Question(path=path, body=body, model=canonical, stream=stream is True)
+        canonical, chosen = "", None
+        if model is not None and not operation.draws:
+            canonical = self._catalogue.canonical(model)
+            content["model"] = canonical
+            chosen = await self._shelf.chosen(canonical)
+        question = Question(operation.node_path, jsontext.write(content), chosen, stream is True)
         return Forwarded(
-            self._client, question, headers, lambda error: as_api_error(error, self._catalogue, canonical)
+            self._client,
+            question,
+            self._marks(request),
+            lambda error: as_api_error(error, self._catalogue, canonical),
         )
 
-    def _json(self, request: Request, content: object) -> Response:
-        return JSONResponse(content, headers=self._marks(request))
+    def _json(self, request: Request, content: object, status: int = 200) -> Response:
+        body = b"" if request.method == "HEAD" else jsontext.write(content)
+        headers = self._marks(request)
+        return Response(body, status, headers, media_type="application/json")
 
     def _marks(self, request: Request) -> dict[str, str]:
         return {"x-token-place-privacy": self._privacy, "x-request-id": _request_id(request)}
 
-    def fault(self, request: Request, error: TokenPlaceError) -> Response:
+    def fault(self, request: Request, error: TokenPlaceError, headers: dict[str, str] | None = None) -> Response:
         """Any of our errors as an answer."""
         told = as_api_error(error, self._catalogue, "")
-        headers = self._marks(request)
+        answer = self._json(request, told.as_json(), told.status)
+        answer.headers.update(headers or {})
         if told.retry_after is not None:
-            headers["retry-after"] = str(max(1, round(told.retry_after)))
-        return JSONResponse(told.as_json(), status_code=told.status, headers=headers)
+            answer.headers["retry-after"] = str(max(1, round(told.retry_after)))
+        if told.status == HTTPStatus.UNAUTHORIZED:
+            answer.headers["www-authenticate"] = "Bearer"
+        return answer
+
+    def options(self, request: Request, allowed: str) -> Response:
+        """What may be done at a path. No CORS: a page of a stranger has no business with a person's own gateway."""
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={**self._marks(request), "allow": allowed})
 
 
-def create_gateway(client: Client, *, hosted: bool, service: str, catalogue: Catalogue | None = None) -> FastAPI:
-    """The gateway as an ASGI application; it holds `client` and closes nothing."""
-    gateway = Gateway(client, catalogue or Catalogue.load(), hosted=hosted, service=service)
-    app = FastAPI(
-        title="token.place",
-        summary="OpenAI's API, answered by volunteers' machines, sealed on the way.",
-        docs_url="/docs",
-        redoc_url=None,
+def create_gateway(
+    client: Client,
+    *,
+    hosted: bool,
+    service: str,
+    catalogue: Catalogue | None = None,
+    api_keys: Iterable[str] = (),
+    stand_in: bool = False,
+) -> FastAPI:
+    """The gateway as an ASGI application; it holds `client` and closes nothing.
+
+    `api_keys` are digests of the keys that may ask (none: everybody may). `stand_in` lets a served model
+    answer to catalogue models that nobody serves. Raises TokenPlaceError for a digest that is none.
+    """
+    catalogue = catalogue or Catalogue.load()
+    gateway = Gateway(
+        client,
+        catalogue,
+        hosted=hosted,
+        service=service,
+        keys=ApiKeys(api_keys),
+        shelf=Shelf(client, catalogue, stand_in=stand_in),
     )
+    app = FastAPI(title="token.place", openapi_url=None, docs_url=None, redoc_url=None)
     for flavour in FLAVOURS:
         router = gateway.router(flavour)
         for prefix in flavour.prefixes:
-            app.include_router(router, prefix=prefix, tags=[f"{flavour.version} ({prefix})"])
+            app.include_router(router, prefix=prefix)
+    described = describe(FLAVOURS)
+    document, shown = jsontext.write(described), page(described)
+
+    async def openapi(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(shown, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+
+    app.add_route("/openapi.json", openapi, methods=_READ)
+    app.add_route("/docs", docs, methods=_READ)
 
     async def ours(request: Request, error: Exception) -> Response:
         if not isinstance(error, TokenPlaceError):
@@ -197,7 +199,10 @@ def create_gateway(client: Client, *, hosted: bool, service: str, catalogue: Cat
 
     async def theirs(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return gateway.fault(request, _foreign(request, status))
+        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        if status == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "OPTIONS":
+            return gateway.options(request, allowed)
+        return gateway.fault(request, _foreign(request, status), {"allow": allowed} if allowed else None)
 
     app.add_exception_handler(TokenPlaceError, ours)
     app.add_exception_handler(HTTPException, theirs)
@@ -207,15 +212,23 @@ def create_gateway(client: Client, *, hosted: bool, service: str, catalogue: Cat
 def _foreign(request: Request, status: int) -> ApiError:
     match status:
         case HTTPStatus.NOT_FOUND:
-            text, code = f"There is nothing at {request.url.path}; the API is under /v1 and /v2.", "not_found"
+            text, code = f"There is nothing at {request.url.path[:256]}; the API is under /v1 and /v2.", "not_found"
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            text, code = f"{request.url.path} does not take {request.method}.", "method_not_allowed"
+            text, code = f"{request.url.path[:256]} does not take {request.method[:32]}.", "method_not_allowed"
         case _:
             text, code = "The request cannot be understood.", "bad_request"
     return ApiError(text, status=status, code=code)
 
 
 async def _read(request: Request) -> bytes:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if not (kind == "application/json" or kind.endswith("+json")) or coding not in ("identity", ""):
+        raise ApiError(
+            "Send plain JSON, with the header `Content-Type: application/json`.",
+            status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            code="unsupported_media_type",
+        )
     claimed = request.headers.get("content-length", "")
     body = bytearray()
     if not (claimed.isdigit() and int(claimed) > MAX_BODY):
@@ -232,17 +245,4 @@ async def _read(request: Request) -> bytes:
 
 def _request_id(request: Request) -> str:
     given = request.headers.get("x-request-id", "")
-    return given[:128] if given.isprintable() and given else os.urandom(8).hex()
-
-
-def _documented(shape: type[Any], flavour: Flavour) -> dict[str, Any]:
-    """The request's and answer's shapes for /openapi.json; reading is done by the node, on the sealed bytes."""
-    schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    answers: dict[str, Any] = {"application/json": {}}
-    if flavour.streams:
-        answers["text/event-stream"] = {}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {"200": {"description": "The answer, as OpenAI shapes it", "content": answers}},
-    }
+    return given[:128] if given.isprintable() and given.isascii() and given else os.urandom(8).hex()

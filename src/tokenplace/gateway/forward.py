@@ -34,7 +34,7 @@ class Question:
 
     path: str
     body: bytes
-    model: str
+    model: str | None
     stream: bool
 
 
@@ -90,7 +90,7 @@ class Forwarded(Response):
             await self._send(send, body, more=False)
 
     async def _fail(self, scope: Scope, send: Send, error: ApiError) -> None:
-        content = error.as_json()
+        content: dict[str, object] = {**error.as_json()}
         if not self._started:
             body = jsontext.write(content)
             if error.retry_after is not None:
@@ -98,6 +98,8 @@ class Forwarded(Response):
             await self._start(send, error.status, "application/json", length=len(body))
             await self._send(send, body, more=False)
         elif self._question.stream:
+            if self._question.path.endswith("/responses"):  # whose events are flat; SDKs look for either
+                content = {**error.as_json()["error"], "type": "error", **content}
             await self._send(send, error_event(content))
             await self._send(send, b"", more=False)
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SERVICE = "token.place"
 
@@ -15,8 +17,18 @@ class GatewaySettings(BaseSettings):
 
     service_name: str = Field(SERVICE, validation_alias="SERVICE_NAME")
     """What `health` calls this service."""
+    api_keys: Annotated[list[str], NoDecode] = Field(default_factory=list, validation_alias="TOKEN_PLACE_API_KEYS")
+    """SHA-256 digests (hex) of the API keys that may ask here, with commas between; nothing lets everybody ask.
+    `printf %s "$KEY" | sha256sum` makes one. The keys themselves are not kept anywhere."""
+    stand_in: bool = Field(False, validation_alias="TOKEN_PLACE_STAND_IN")
+    """For demonstrations: a catalogue model that nobody serves is asked of a node that stands in. Answers say so."""
     log_level: str = Field("INFO", validation_alias="TOKENPLACE_LOG_LEVEL")
     """DEBUG, INFO, WARNING or ERROR."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
     @field_validator("service_name")
     @classmethod

@@ -28,6 +28,7 @@ from tokenplace.openai.messages import (
     UserMessage,
     text_of,
 )
+from tokenplace.openai.pictures import placeholder
 from tokenplace.openai.requests import Asked, ChatRequest, CompletionRequest, JsonFormat, JsonSchemaFormat
 from tokenplace.openai.tools import AllowedTools, Function, NamedTool
 
@@ -55,6 +56,8 @@ class Traits:
     """Tokens of the context; None: what the model's card says."""
     vision: bool | None = None
     """It looks at pictures; None: whether the model's card says so."""
+    embeddings: bool | None = None
+    """It turns texts into vectors; None: whether the model's card says so."""
     reasoning: bool = False
     """It takes `reasoning_effort` and its own earlier thoughts."""
     samplers: frozenset[str] = frozenset()
@@ -67,9 +70,16 @@ class Traits:
     """Sent to the engine with every request that does not say otherwise: what suits the model, private switches."""
 
 
-def ask_chat(request: ChatRequest, traits: Traits, *, model: str, created: int) -> tuple[EngineBody, ChatOrder]:
-    """The body for the engine, and what the answer must look like. Raises ApiError for what it cannot honour."""
+def ask_chat(
+    request: ChatRequest, traits: Traits, *, model: str, created: int, name: str | None = None
+) -> tuple[EngineBody, ChatOrder]:
+    """The body for the engine, and what the answer must look like. Raises ApiError for what it cannot honour.
+
+    `model` is what the engine calls the model, `name` what the answer does where that is something else.
+    """
     _check_common(request, traits)
+    if request.reasoning_effort not in (None, "none") and not traits.reasoning:
+        raise refusals.unsupported("reasoning_effort", "This model does not think before it answers.")
     forcing, native = _tools(request, traits)
     messages = _Conversation(request, traits)
     if forcing is not None:
@@ -91,7 +101,7 @@ def ask_chat(request: ChatRequest, traits: Traits, *, model: str, created: int) 
         body["response_format"] = request.response_format.model_dump(by_alias=True, exclude_none=True)
     body.update(native)
     order = ChatOrder(
-        model=model,
+        model=name or model,
         created=created,
         choices=request.choices,
         top_alternatives=request.top_alternatives,
@@ -103,8 +113,46 @@ def ask_chat(request: ChatRequest, traits: Traits, *, model: str, created: int) 
     return body, order
 
 
+def under_charter(request: ChatRequest, charter: str) -> ChatRequest:
+    """The same conversation with a charter said first, once: a program that sends it back has it there already."""
+    for message in request.messages:
+        if isinstance(message, SystemMessage) and text_of(message.content) == charter:
+            return request
+    return request.model_copy(update={"messages": [SystemMessage(role="system", content=charter), *request.messages]})
+
+
+def pictures_at_the_end(request: ChatRequest) -> list[str]:
+    """The pictures of the last turn, when it is the person's, as data: URIs.
+
+    Only where nothing but words was asked for: a description is no JSON, no call and has no log probabilities.
+    """
+    last = request.messages[-1]
+    if not isinstance(last, UserMessage) or isinstance(last.content, str):
+        return []
+    wants_more = (
+        isinstance(request.response_format, JsonFormat | JsonSchemaFormat)
+        or request.logprobs
+        or _choice(request)[1] == "required"
+    )
+    if wants_more:
+        return []
+    return [part.url for part in last.content if isinstance(part, ImagePart | InputImagePart)]
+
+
+def without_pictures(request: ChatRequest) -> ChatRequest:
+    """The same request with words in the place of the last turn's pictures."""
+    *before, last = request.messages
+    if not isinstance(last, UserMessage) or isinstance(last.content, str):
+        return request
+    content = [
+        TextPart(type="text", text=placeholder(part.url)) if isinstance(part, ImagePart | InputImagePart) else part
+        for part in last.content
+    ]
+    return request.model_copy(update={"messages": [*before, last.model_copy(update={"content": content})]})
+
+
 def ask_completion(
-    request: CompletionRequest, traits: Traits, *, model: str, created: int
+    request: CompletionRequest, traits: Traits, *, model: str, created: int, name: str | None = None
 ) -> tuple[EngineBody, CompletionOrder]:
     """The body for the engine, and what the answer must look like. Raises ApiError for what it cannot honour."""
     prompts = request.prompts
@@ -118,7 +166,7 @@ def ask_completion(
         )
     for prompt in prompts:
         if not isinstance(prompt, str):
-            _check_tokens(prompt, traits)
+            check_tokens(prompt, traits, "prompt")
     body: EngineBody = {
         **traits.defaults,
         "model": model,
@@ -129,7 +177,7 @@ def ask_completion(
     if request.logprobs is not None:
         body["logprobs"] = max(1, request.logprobs)
     order = CompletionOrder(
-        model=model,
+        model=name or model,
         created=created,
         choices=choices,
         echoes=tuple(str(prompt) for prompt in prompts for _ in range(request.choices)) if request.echo else (),
@@ -183,11 +231,12 @@ def folded_seed(seed: int) -> int:
     return int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big", signed=True)).digest()[:8], "big") % top
 
 
-def _check_tokens(tokens: Sequence[int], traits: Traits) -> None:
+def check_tokens(tokens: Sequence[int], traits: Traits, param: str) -> None:
+    """A prompt of token ids: there must be such tokens, and room for them. Raises ApiError."""
     if traits.vocabulary is not None and max(tokens) >= traits.vocabulary:
-        raise refusals.invalid("prompt", f"There is no token {max(tokens)}: this model has {traits.vocabulary}.")
+        raise refusals.invalid(param, f"There is no token {max(tokens)}: this model has {traits.vocabulary}.")
     if traits.context is not None and len(tokens) > traits.context:
-        raise errors.too_long(len(tokens), traits.context, "prompt")
+        raise errors.too_long(len(tokens), traits.context, param)
 
 
 # ── Tools ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -262,6 +311,7 @@ class _Conversation:
 
     def __init__(self, request: ChatRequest, traits: Traits) -> None:
         self._traits = traits
+        self._last = len(request.messages) - 1
         self._calls: dict[str, str] = {}
         """Call id → the call as words, for models without tools."""
         self._last_call = ""
@@ -305,12 +355,17 @@ class _Conversation:
                 parts.append({"type": "text", "text": part.text})
             elif isinstance(part, ImagePart | InputImagePart):
                 if not self._traits.vision:
-                    raise refusals.unsupported_value(
-                        f"messages[{index}].content[{place}].type", "This model does not look at pictures."
-                    )
+                    if index == self._last:
+                        raise refusals.unsupported_value(
+                            f"messages[{index}].content[{place}].type", "This model does not look at pictures."
+                        )
+                    parts.append({"type": "text", "text": placeholder(part.url)})
+                    continue
                 detail = part.image_url.detail if isinstance(part, ImagePart) else part.detail
                 picture = {"url": part.url} if detail is None else {"url": part.url, "detail": detail}
                 parts.append({"type": "image_url", "image_url": picture})
+        if not self._traits.vision:
+            return "\n".join(part["text"] for part in parts)
         return parts
 
     def _add_assistant(self, index: int, message: AssistantMessage) -> None:

@@ -155,6 +155,12 @@ class Catalogue:
         """The id behind a name: an alias's target, any other name itself, known here or not."""
         return self.aliases.get(name, ModelId(name))
 
+    def served_as(self, id: ModelId) -> ModelId:
+        """What a node's card must list for the node to answer to this id: an adapter without weights of its own is
+        answered by whoever serves its base."""
+        entry = self.entries.get(id)
+        return entry.base if isinstance(entry, AdapterEntry) and entry.file is None else id
+
     def resolve(self, name: str) -> Entry:
         """The entry behind an id or an alias. Raises ApiError (404 `model_not_found`) when there is none."""
         return self.entry(self.canonical(name))

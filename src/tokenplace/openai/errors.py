@@ -22,6 +22,9 @@ MAX_WORDS = 1000
 _TOO_LONG = re.compile(
     r"exceed(?:s|_)?.{0,40}context|context.{0,40}exceed|maximum context length|context_length_exceeded", re.I
 )
+_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)", re.S)
+"""llama.cpp on an input of /v1/embeddings that has more tokens than it computes at once."""
+
 _SCHEMA = re.compile(r"JSON schema|json_schema|grammar|\$ref", re.I)
 _PICTURE = re.compile(r"image|mmproj|multimodal", re.I)
 _TEMPLATE = re.compile(r"template|jinja|raise_exception|roles? must|alternate|must be|required|expected|invalid", re.I)
@@ -100,6 +103,8 @@ def failed() -> ApiError:
 def translate(status: int, body: bytes, *, context: int | None, words: str = "messages") -> ApiError:
     """An engine's error answer as ours. `words` is the parameter that carries them, `context` the model's size."""
     told = _read(body)
+    if batch := _BATCH.search(told.message):
+        return too_long(int(batch[1]), int(batch[2]), words)
     if told.type == "exceed_context_size_error" or (
         status != HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LONG.search(f"{told.message} {told.code}")
     ):

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from tokenplace.openai import refusals
+from tokenplace.openai import pictures, refusals
 from tokenplace.openai.refusals import Refusal
 
 MAX_MESSAGES = 2048
@@ -72,12 +72,17 @@ def _data_uri(url: str) -> str:
         _refuse("Send the picture itself as a data: URI; this node fetches nothing from the network.")
     if not comma or not head.lower().startswith("data:image/") or not head.lower().endswith(";base64"):
         _refuse("Expected 'data:image/…;base64,' and the picture's base64.")
+    if not data:
+        _refuse("The picture is empty.")
     try:
-        whole = bool(base64.b64decode(data, validate=True))
-    except (ValueError, binascii.Error):
-        whole = False
-    if not whole:
-        _refuse("The picture is not base64.")
+        claim = pictures.read_claim(pictures.decoded(url))
+    except pictures.NotAPicture as error:
+        _refuse(f"This is no picture that can be used. {error}")
+    if not claim.bounded:
+        _refuse(
+            f"The picture claims {claim.width} x {claim.height} pixels; it may have {pictures.MAX_PIXELS} in all and "
+            f"{pictures.MAX_SIDE} on a side. Send a smaller one."
+        )
     return url
 
 
@@ -155,7 +160,8 @@ class InputImagePart(Shape):
 _UNSERVED = ("input_audio", "audio", "file", "input_file", "video_url", "input_video")
 
 
-def _refuse_type(kind: Any) -> Any:
+def unserved_part(kind: Any) -> Any:
+    """Parts that OpenAI knows and nobody answers here are refused by that name."""
     if kind in _UNSERVED:
         raise Refusal(refusals.unsupported_value, f"Content of type '{kind}' is not served here.")
     return kind
@@ -165,7 +171,9 @@ class OtherPart(Shape):
     """A part of any other type: refused by it, whatever else it holds."""
 
     model_config = ConfigDict(extra="ignore")
-    type: Annotated[Literal["text", "input_text", "image_url", "input_image", "refusal"], BeforeValidator(_refuse_type)]
+    type: Annotated[
+        Literal["text", "input_text", "image_url", "input_image", "refusal"], BeforeValidator(unserved_part)
+    ]
 
 
 _PARTS = {
@@ -192,7 +200,8 @@ Part = Annotated[
 ]
 
 
-def _string_or_parts(value: Any) -> Any:
+def string_or_parts(value: Any) -> Any:
+    """Told here, since pydantic would name the union's members one by one."""
     if isinstance(value, str | list):
         return value
     raise Refusal(refusals.wrong_type, "one of a string or array of objects", value)
@@ -216,13 +225,13 @@ _Content = Annotated[
     Discriminator(lambda value: "<string>" if isinstance(value, str) else "<parts>"),
 ]
 
-Words = Annotated[_Content, BeforeValidator(_string_or_parts), _only("text", "input_text")]
+Words = Annotated[_Content, BeforeValidator(string_or_parts), _only("text", "input_text")]
 """A string, or parts that are text."""
 
 WordsAndPictures = Annotated[
-    _Content, BeforeValidator(_string_or_parts), _only("text", "input_text", "image_url", "input_image")
+    _Content, BeforeValidator(string_or_parts), _only("text", "input_text", "image_url", "input_image")
 ]
-WordsAndRefusals = Annotated[_Content, BeforeValidator(_string_or_parts), _only("text", "input_text", "refusal")]
+WordsAndRefusals = Annotated[_Content, BeforeValidator(string_or_parts), _only("text", "input_text", "refusal")]
 
 
 # ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────────────

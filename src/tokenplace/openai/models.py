@@ -26,6 +26,8 @@ class ListedModel:
     nodes: int = 0
     loaded: bool = False
     base: str | None = None
+    stand_in: str | None = None
+    """Which model answers to this id, on a gateway for demonstrations, while nobody serves it."""
     owner: str = OWNER
 
     def entry(self) -> dict[str, Any]:
@@ -46,6 +48,8 @@ class ListedModel:
         }
         if self.base is not None:
             entry["metadata"] = {"adapter": {"id": self.id, "share_base": True}}
+        if self.stand_in is not None:
+            entry["stand_in"] = self.stand_in
         return entry
 
 

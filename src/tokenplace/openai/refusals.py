@@ -242,10 +242,10 @@ def model_unknown(model: str, served: Sequence[str]) -> ApiError:
     )
 
 
-def path_unknown(path: str) -> ApiError:
-    """No such route."""
+def path_unknown(path: str, known: Sequence[str]) -> ApiError:
+    """No such route; says which there are."""
     return ApiError(
-        f"Unknown request URL: {path[:256]}. This node answers /v1/chat/completions and /v1/completions.",
+        f"Unknown request URL: {path[:256]}. This node answers {', '.join(known)}.",
         status=HTTPStatus.NOT_FOUND,
         code="unknown_url",
     )

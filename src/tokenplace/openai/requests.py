@@ -6,7 +6,7 @@ These models know OpenAI's rules. What one engine can and cannot do is decided b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
 
@@ -50,7 +50,8 @@ Short = Annotated[str, Field(max_length=512)]
 _StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-def _string_or_array(value: Any) -> Any:
+def string_or_array(value: Any) -> Any:
+    """Told here, since pydantic would name the union's members one by one."""
     if isinstance(value, str | list):
         return value
     raise Refusal(refusals.wrong_type, "one of a string or array", value)
@@ -60,7 +61,7 @@ Stop = Annotated[
     Annotated[_StopString, Tag("<string>")]
     | Annotated[list[_StopString], Field(min_length=1, max_length=MAX_STOPS), Tag("<list>")],
     Discriminator(lambda value: "<string>" if isinstance(value, str) else "<list>"),
-    BeforeValidator(_string_or_array),
+    BeforeValidator(string_or_array),
 ]
 
 
@@ -158,7 +159,19 @@ NOT_HONOURED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 """Parameters refused by name → (values that change nothing and pass, the reason)."""
 
-RequestT = TypeVar("RequestT", bound="Asked")
+
+class Readable(Protocol):
+    """A request's shape that can also check what concerns several fields."""
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """pydantic's."""
+
+    def check(self) -> None:
+        """What concerns several fields at once. Raises ApiError."""
+
+
+RequestT = TypeVar("RequestT", bound=Readable)
 
 
 class Asked(Shape):
@@ -299,10 +312,11 @@ class ChatRequest(Asked):
         return []
 
 
-_Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]
 
 
-def _prompt_tag(value: Any) -> str:
+def prompt_tag(value: Any) -> str:
+    """Which of the four shapes a prompt may have this is."""
     if not isinstance(value, list):
         return "<string>"
     first = value[0] if value else ""
@@ -316,10 +330,10 @@ Prompt = Annotated[
     | Annotated[
         list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<strings>")
     ]
-    | Annotated[_Tokens, Tag("<tokens>")]
-    | Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<token lists>")],
-    Discriminator(_prompt_tag),
-    BeforeValidator(_string_or_array),
+    | Annotated[Tokens, Tag("<tokens>")]
+    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("<token lists>")],
+    Discriminator(prompt_tag),
+    BeforeValidator(string_or_array),
 ]
 
 
@@ -364,17 +378,20 @@ class CompletionRequest(Asked):
 
 def read_chat(body: bytes) -> ChatRequest:
     """Read the body of a chat request. Raises ApiError (400), naming the parameter at fault."""
-    return _read(ChatRequest, body)
+    return read(ChatRequest, body)
 
 
 def read_completion(body: bytes) -> CompletionRequest:
     """Read the body of a text completion request. Raises ApiError (400), naming the parameter at fault."""
-    return _read(CompletionRequest, body)
+    return read(CompletionRequest, body)
 
 
-def _read(model: type[RequestT], body: bytes) -> RequestT:
+def read(
+    model: type[RequestT], body: bytes, not_honoured: Mapping[str, tuple[tuple[Any, ...], str]] = NOT_HONOURED
+) -> RequestT:
+    """Read a body of this shape. Raises ApiError (400), naming the parameter at fault."""
     raw = jsontext.read_object(body)
-    for param, (harmless, why) in NOT_HONOURED.items():
+    for param, (harmless, why) in not_honoured.items():
         if param in raw:
             value = raw.pop(param)
             if value is not None and not any(_same(value, passing) for passing in harmless):

@@ -20,6 +20,7 @@ class Tally:
 
     def __init__(self, per_prompt: int = 1) -> None:
         self._per_prompt = per_prompt
+        self._settled: Usage | None = None
         self._closing: list[Mapping[str, Any]] = []
         self._of_choice: dict[int, Mapping[str, Any]] = {}
         self._counted: dict[int, int] = {}
@@ -45,6 +46,10 @@ class Tally:
         if isinstance(progress, dict) and (total := _whole(progress.get("total"))) is not None:
             self._prompt_of[(index or 0) // self._per_prompt] = total
 
+    def settle(self, usage: Usage) -> None:
+        """The whole cost, of an answer that had no chunks."""
+        self._settled = usage
+
     def count(self, index: int, tokens: int = 1) -> None:
         """A piece of choice `index` went by."""
         self._counted[index] = self._counted.get(index, 0) + tokens
@@ -52,6 +57,8 @@ class Tally:
     @property
     def told(self) -> Usage | None:
         """What the engine told of the whole answer, all choices together. None when it told nothing."""
+        if self._settled is not None:
+            return self._settled
         if self._closing:
             return _sum(self._closing, max(_tokens(usage, "prompt_tokens") for usage in self._closing))
         if self._of_choice:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +13,15 @@ from tokenplace.errors import ApiError, EngineCrashed, EngineError
 from tokenplace.node.api import Answer, NodeApi
 from tokenplace.node.engines.base import EngineAnswer, JsonObject
 from tokenplace.openai.asking import Traits
+from tokenplace.openai.catalogue import AdapterEntry, ModelFile
 from tokenplace.openai.events import EventParser
+from tokenplace.openai.screening import PhraseScreen
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
 
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, EMBEDDINGS, IMAGES = "/v1/responses", "/v1/embeddings", "/v1/images/generations"
 HELLO = [{"role": "user", "content": "hello"}]
 DONE = b"data: [DONE]\n\n"
 
@@ -251,10 +257,11 @@ async def test_an_alias_is_answered_and_the_answer_names_the_model_behind_it() -
 
 
 async def test_the_slots_bound_the_choices_and_the_card_the_pictures() -> None:
-    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,AAAA"}]}]
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": PNG}]}]
     api = NodeApi(ScriptedEngine(*HELLO_WORLD))
     assert (await ask(api, request(n=5))).error["param"] == "n"
-    assert (await ask(api, request(messages=picture))).error["param"] == "messages[0].content[0].type"
+    got = await ask(api, request(messages=picture, logprobs=True))
+    assert got.error["param"] == "messages[0].content[0].type"
     assert (await ask(api, request(messages=picture, model="eye"))).status == 200
 
 
@@ -416,3 +423,277 @@ async def test_a_model_that_breaks_the_schema_is_a_failure_and_no_answer() -> No
     async with NodeApi(engine, traits=Traits(native_tools=False)).answer(CHAT, request(tools=TOOLS)) as answer:
         with pytest.raises(EngineError):
             await read_into(bytearray(), answer)
+
+
+# ── Adapters, stand-ins, charters ────────────────────────────────────────────────────────────────────────────────
+
+CAREFUL = AdapterEntry(
+    id=ModelId("tiny:careful"),
+    base=ModelId("tiny"),
+    name="",
+    description="",
+    versions=frozenset(),
+    charter="Be careful.",
+)
+CHARTER = {"role": "system", "content": "Be careful."}
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        (HELLO, [CHARTER, *HELLO]),
+        ([CHARTER, *HELLO], [CHARTER, *HELLO]),
+        ([{"role": "system", "content": "Rhyme."}, *HELLO], [CHARTER, {"role": "system", "content": "Rhyme."}, *HELLO]),
+        (
+            [*HELLO, {"role": "assistant", "content": "hi"}, *HELLO],
+            [CHARTER, *HELLO, {"role": "assistant", "content": "hi"}, *HELLO],
+        ),
+    ],
+)
+async def test_a_charter_is_said_once_before_the_others(messages: Any, told: Any) -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    got = await ask(NodeApi(engine, adapters=[CAREFUL]), request(model="tiny:careful", messages=messages))
+    assert engine.asked[0][1]["messages"] == told
+    assert engine.asked[0][1]["model"] == "tiny"
+    assert got.json["model"] == "tiny:careful"
+
+
+async def test_a_charter_is_for_chats_and_responses_only() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    api = NodeApi(engine, adapters=[CAREFUL])
+    body = json.dumps({"model": "tiny:careful", "prompt": "Once"}).encode()
+    assert (await ask(api, body, COMPLETIONS)).error["param"] == "model"
+    body = json.dumps({"model": "tiny:careful", "input": "hello", "instructions": "Rhyme."}).encode()
+    assert (await ask(api, body, RESPONSES)).json["model"] == "tiny:careful"
+    assert engine.asked[0][1]["messages"] == [CHARTER, {"role": "system", "content": "Rhyme."}, *HELLO]
+
+
+async def test_lora_weights_are_asked_for_by_the_adapters_own_name() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    engine.models.append(ModelCard(ModelId("tiny:bold"), 2048, ("chat",)))
+    bold = replace(CAREFUL, id=ModelId("tiny:bold"), file=ModelFile("bold.gguf"))
+    got = await ask(NodeApi(engine, adapters=[bold]), request(model="tiny:bold"))
+    assert engine.asked[0][1]["model"] == "tiny:bold"
+    assert engine.asked[0][1]["messages"] == [CHARTER, *HELLO]
+    assert got.json["model"] == "tiny:bold"
+
+
+async def test_an_adapter_whose_base_or_weights_are_not_here_is_not_served() -> None:
+    elsewhere = replace(CAREFUL, base=ModelId("huge"))
+    weights = replace(CAREFUL, file=ModelFile("careful.gguf"))
+    for adapter in (elsewhere, weights):
+        got = await ask(NodeApi(ScriptedEngine(), adapters=[adapter]), request(model="tiny:careful"))
+        assert (got.status, got.error["code"]) == (404, "model_not_found")
+
+
+async def test_a_refusal_lists_adapters_among_what_is_served() -> None:
+    got = await ask(NodeApi(ScriptedEngine(), adapters=[CAREFUL]), request(model="gpt-9"))
+    assert "'eye', 'tiny' and 'tiny:careful'" in got.error["message"]
+
+
+async def test_a_stand_in_tells_its_own_name_and_keeps_the_charter() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    far = replace(CAREFUL, base=ModelId("huge"), id=ModelId("huge:careful"))
+    api = NodeApi(engine, adapters=[far], stands_in_for=["huge", "huge:careful"], aliases={"gpt": "huge"})
+    for name in ("huge", "gpt", "huge:careful"):
+        assert (await ask(api, request(model=name))).json["model"] == "tiny"
+    assert [asked["model"] for _, asked in engine.asked] == ["tiny"] * 3
+    assert engine.asked[2][1]["messages"] == [CHARTER, *HELLO]
+    assert (await ask(api, request(model="other"))).status == 404
+
+
+# ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LOOK = {
+    "role": "user",
+    "content": [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": PNG}}],
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_node_without_eyes_says_what_the_file_says_and_asks_no_engine(stream: bool) -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    got = await ask(NodeApi(engine), request(messages=[LOOK], stream=stream, **options))
+    text = got.text if stream else got.json["choices"][0]["message"]["content"]
+    assert text.startswith("Vision analysis: PNG image, 1x1 px, 33 bytes, square orientation.\n")
+    assert "cannot look at this picture" in text
+    usage = got.chunks[-1]["usage"] if stream else got.json["usage"]
+    assert usage == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert engine.asked == []
+
+
+async def test_only_the_last_turn_is_described_later_turns_are_answered_by_the_model() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    turns = [LOOK, {"role": "assistant", "content": "A file."}, *HELLO]
+    got = await ask(NodeApi(engine), request(messages=turns))
+    assert got.json["choices"][0]["message"]["content"] == "Hello world"
+    assert engine.asked[0][1]["messages"][0]["content"] == "What?\n[a picture that you cannot see: PNG, 1x1 px]"
+
+
+async def test_a_model_with_eyes_gets_the_picture() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    await ask(NodeApi(engine), request(messages=[LOOK], model="eye"))
+    assert engine.asked[0][1]["messages"] == [LOOK]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"logprobs": True},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"},
+    ],
+)
+async def test_a_description_is_not_passed_off_for_json_a_call_or_scores(fields: Any) -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    got = await ask(NodeApi(engine), request(messages=[LOOK], **fields))
+    assert (got.status, got.error["param"]) == (400, "messages[0].content[1].type")
+    assert engine.asked == []
+
+
+async def test_every_choice_of_a_description_is_whole() -> None:
+    got = await ask(NodeApi(ScriptedEngine()), request(messages=[LOOK], n=2))
+    assert [choice["finish_reason"] for choice in got.json["choices"]] == ["stop", "stop"]
+
+
+async def test_a_response_describes_pictures_too() -> None:
+    content = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": PNG}]
+    body = json.dumps({"model": "tiny", "input": [{"role": "user", "content": content}]}).encode()
+    got = await ask(NodeApi(ScriptedEngine()), body, RESPONSES)
+    assert got.json["output"][0]["content"][0]["text"].startswith("Vision analysis: PNG")
+
+
+async def test_a_bomb_is_refused_before_anybody_decodes_it() -> None:
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    uri = f"data:image/png;base64,{base64.b64encode(head).decode()}"
+    picture = {"type": "image_url", "image_url": {"url": uri}}
+    got = await ask(NodeApi(ScriptedEngine()), request(messages=[{"role": "user", "content": [picture]}], model="eye"))
+    assert (got.status, got.error["param"]) == (400, "messages[0].content[0].image_url.url")
+    assert "60000 x 60000" in got.error["message"]
+
+
+# ── Responses, embeddings, pictures out ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_response_is_asked_for_as_a_chat() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    api = NodeApi(engine, traits=Traits(defaults={"temperature": 0.25}))
+    got = await ask(api, json.dumps({"model": "tiny", "input": "hello"}).encode(), RESPONSES)
+    assert engine.asked[0][0] == CHAT
+    assert (got.json["object"], got.json["status"], got.json["temperature"]) == ("response", "completed", 0.25)
+    assert got.json["output"][0]["content"][0]["text"] == "Hello world"
+    assert got.json["usage"]["total_tokens"] == 11
+    assert got.usage["total_tokens"] == 11
+
+
+async def test_a_streamed_response_ends_with_its_completion_and_without_done() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    body = json.dumps({"model": "tiny", "input": "hello", "stream": True}).encode()
+    got = await ask(NodeApi(engine), body, RESPONSES)
+    events = EventParser().feed(got.body)
+    assert events[0].name == b"response.created"
+    assert events[-1].name == b"response.completed"
+    assert DONE not in got.body
+
+
+async def test_a_streamed_response_that_breaks_has_no_ending() -> None:
+    engine = ScriptedEngine(ROLE, words("Hello"), EngineCrashed())
+    body = json.dumps({"model": "tiny", "input": "hello", "stream": True}).encode()
+    sent = bytearray()
+    async with NodeApi(engine).answer(RESPONSES, body) as answer:
+        with pytest.raises(EngineCrashed):
+            await read_into(sent, answer)
+    assert b"response.output_text.delta" in sent
+    assert b"response.completed" not in sent
+
+
+async def test_what_is_wrong_with_a_response_is_named_as_it_came() -> None:
+    told = {"error": {"type": "exceed_context_size_error", "message": "", "n_prompt_tokens": 9, "n_ctx": 8}}
+    engine = ScriptedEngine(json.dumps(told).encode(), status=400, content_type="application/json")
+    got = await ask(NodeApi(engine), json.dumps({"model": "tiny", "input": "hello"}).encode(), RESPONSES)
+    assert (got.error["code"], got.error["param"]) == ("context_length_exceeded", "input")
+    traits = Traits(native_tools=False)
+    tool = {"type": "function", "name": "f"}
+    fields = {"tools": [tool], "text": {"format": {"type": "json_object"}}}
+    body = json.dumps({"model": "tiny", "input": "hello", **fields}).encode()
+    assert (await ask(NodeApi(engine, traits=traits), body, RESPONSES)).error["param"] == "text.format"
+
+
+VECTORS = json.dumps({"data": [{"index": 0, "embedding": [0.5, 1.5]}], "usage": {"prompt_tokens": 3}}).encode()
+
+
+async def test_embeddings_are_one_json_with_their_usage() -> None:
+    engine = ScriptedEngine(VECTORS, content_type="application/json")
+    api = NodeApi(engine, traits=Traits(embeddings=True))
+    got = await ask(api, json.dumps({"model": "tiny", "input": "hello"}).encode(), EMBEDDINGS)
+    assert got.json["data"][0]["embedding"] == [0.5, 1.5]
+    assert got.usage == {"prompt_tokens": 3, "total_tokens": 3}
+    assert engine.asked == [(EMBEDDINGS, {"model": "tiny", "input": "hello", "encoding_format": "float"})]
+
+
+async def test_a_model_without_embeddings_is_refused_and_the_engine_not_asked() -> None:
+    engine = ScriptedEngine(VECTORS)
+    got = await ask(NodeApi(engine), json.dumps({"model": "tiny", "input": "hello"}).encode(), EMBEDDINGS)
+    assert (got.status, got.error["param"]) == (400, "model")
+    assert engine.asked == []
+
+
+async def test_a_picture_is_drawn_without_an_engine() -> None:
+    engine = ScriptedEngine()
+    body = json.dumps({"prompt": "sea", "size": "64x32", "seed": 7, "n": 2, "model": "dall-e-2"}).encode()
+    first, second = [await ask(NodeApi(engine, now=lambda: 5), body, IMAGES) for _ in range(2)]
+    assert first.body == second.body
+    assert base64.b64decode(first.json["data"][1]["b64_json"]).startswith(b"\x89PNG")
+    assert engine.asked == []
+
+
+# ── Moderation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"model": "tiny", "messages": [{"role": "system", "content": "kill"}, *HELLO]}),
+        (CHAT, {"model": "eye", "messages": [{"role": "user", "content": [{"type": "text", "text": "kill"}]}]}),
+        (
+            CHAT,
+            {
+                "model": "tiny",
+                "messages": [
+                    *HELLO,
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                    },
+                    {"role": "tool", "tool_call_id": "c", "content": "how to kill"},
+                ],
+            },
+        ),
+        (CHAT, {"model": "tiny", "messages": HELLO, "functions": [{"name": "f", "description": "Kill."}]}),
+        (COMPLETIONS, {"model": "tiny", "prompt": ["one", "kill"]}),
+        (RESPONSES, {"model": "tiny", "input": "kill"}),
+        (RESPONSES, {"model": "tiny", "input": "hello", "instructions": "kill"}),
+        (EMBEDDINGS, {"model": "tiny", "input": ["kill"]}),
+        (IMAGES, {"prompt": "kill"}),
+    ],
+)  # fmt: skip
+async def test_every_way_of_words_is_screened(path: str, body: dict[str, Any]) -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    api = NodeApi(engine, screen=PhraseScreen(["kill"]), traits=Traits(embeddings=True))
+    got = await ask(api, json.dumps(body).encode(), path)
+    assert (got.status, got.error["type"], got.error["code"]) == (400, "content_policy_violation", "content_blocked")
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (COMPLETIONS, {"model": "tiny", "prompt": [1, 2]}, "prompt"),
+        (EMBEDDINGS, {"model": "tiny", "input": [[1], [2]]}, "input"),
+    ],
+)
+async def test_token_ids_are_no_way_around_the_screen(path: str, body: dict[str, Any], param: str) -> None:
+    api = NodeApi(ScriptedEngine(*HELLO_WORLD), screen=PhraseScreen(["kill"]), traits=Traits(embeddings=True))
+    assert (await ask(api, json.dumps(body).encode(), path)).error["param"] == param

@@ -45,7 +45,11 @@ async def api() -> AsyncIterator[NodeApi]:
     weights = Weights(default_models_dir(os.environ)).ensure(Catalogue.load().weights_of(SMOL))
     engine = LlamaEngine(weights.path, ModelCard(SMOL, 512, ("chat",)), LlamaOptions(slots=2, context=512, threads=1))
     await engine.start()
-    traits = Traits(native_tools=False, defaults={"temperature": 0, "timings_per_token": True})
+    traits = Traits(
+        native_tools=False,
+        samplers=frozenset({"top_k", "min_p", "repeat_penalty"}),
+        defaults={"temperature": 0, "timings_per_token": True},
+    )
     yield NodeApi(engine, traits=traits)
     await engine.stop()
 
@@ -165,3 +169,50 @@ async def test_an_answer_that_was_dropped_has_cost_what_it_cost(api: NodeApi) ->
         usage = answer.usage
     assert usage["prompt_tokens"] > 10
     assert 4 <= usage["completion_tokens"] <= 12
+
+
+async def said(api: NodeApi, **fields: Any) -> str:
+    """What the model says to a question whose plain answer repeats itself, greedily unless told otherwise."""
+    fields = {"messages": [{"role": "user", "content": "Write the word sea many times."}], "max_tokens": 24, **fields}
+    text: str = (await ask(api, **fields))[1]["choices"][0]["message"]["content"]
+    return text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 2, "seed": 3},
+        {"frequency_penalty": 2},
+        {"presence_penalty": 2},
+        {"repeat_penalty": 2},
+        {"max_tokens": 3},
+        {"max_completion_tokens": 3, "max_tokens": None},
+        {"stop": " "},
+        {"stop": ["e", "a"]},
+    ],
+    ids=json.dumps,
+)
+async def test_an_option_changes_what_the_model_says(api: NodeApi, fields: dict[str, Any]) -> None:
+    assert await said(api, **fields) != await said(api)
+
+
+@pytest.mark.parametrize("narrow", [{"top_p": 0}, {"top_k": 1}, {"min_p": 1}], ids=json.dumps)
+async def test_an_option_that_leaves_one_choice_makes_the_wildest_model_say_its_first(
+    api: NodeApi, narrow: dict[str, Any]
+) -> None:
+    assert await said(api, temperature=2, seed=3, **narrow) == await said(api)
+
+
+async def test_a_token_that_is_wanted_comes_and_one_that_is_banned_does_not(api: NodeApi) -> None:
+    fields: dict[str, Any] = {"prompt": "The sea is", "max_tokens": 1}
+    _, plain = await ask(api, COMPLETIONS, **fields)
+    _, wanted = await ask(api, COMPLETIONS, **fields, logit_bias={"1000": 100})
+    _, banned = await ask(api, COMPLETIONS, **fields, logit_bias={"1000": -100, "1001": 100})
+    said_each = {answer["choices"][0]["text"] for answer in (plain, wanted, banned)}
+    assert len(said_each) == 3
+
+
+async def test_a_stop_is_not_part_of_what_is_said(api: NodeApi) -> None:
+    _, answer = await ask(api, COMPLETIONS, prompt="one, two, three, four,", stop=["six"], max_tokens=20)
+    assert "six" not in answer["choices"][0]["text"]
+    assert answer["choices"][0]["finish_reason"] == "stop"

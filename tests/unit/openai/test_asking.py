@@ -12,7 +12,7 @@ from tokenplace.openai.chat import ChatOrder
 from tokenplace.openai.completions import CompletionOrder
 from tokenplace.openai.requests import read_chat, read_completion
 
-PNG = "data:image/png;base64,iVBORw0KGgo="
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
 USER: dict[str, Any] = {"role": "user", "content": "hello"}
 WEATHER: dict[str, Any] = {"name": "weather", "description": "Weather", "parameters": {"type": "object"}}
 CLOCK: dict[str, Any] = {"name": "clock"}
@@ -82,7 +82,7 @@ PASSED_ON: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}},
     ),
-    ({"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "reasoning_effort": "low"}, {}),
+    ({"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "reasoning_effort": "none"}, {}),
 ]
 
 
@@ -187,7 +187,7 @@ def test_pictures_are_passed_on_to_a_model_that_looks_at_them() -> None:
     parts = [
         {"type": "input_text", "text": "a"},
         {"type": "image_url", "image_url": {"url": PNG, "detail": "low"}},
-        {"type": "input_image", "image": {"b64_json": "iVBORw0KGgo="}},
+        {"type": "input_image", "image": {"b64_json": PNG.partition(",")[2]}},
     ]
     assert told(Traits(vision=True), {"role": "user", "content": parts})[0]["content"] == [
         {"type": "text", "text": "a"},

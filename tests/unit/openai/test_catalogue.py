@@ -10,6 +10,7 @@ import pytest
 
 from tokenplace.errors import ApiError
 from tokenplace.openai.catalogue import AdapterEntry, ApiVersion, Catalogue, HubSource, ModelEntry, WheelSource
+from tokenplace.wire.ids import ModelId
 
 CATALOGUE = Catalogue.load()
 ORIGINAL_V1 = {"llama-3-8b-instruct", "llama-3-8b-instruct:alignment"}
@@ -160,3 +161,10 @@ def test_somebody_elses_catalogue_is_read_alike(tmp_path: Path) -> None:
 def test_a_catalogue_that_contradicts_itself_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         read(tmp_path, text)
+
+
+def test_an_adapter_without_weights_is_asked_of_whoever_serves_its_base() -> None:
+    catalogue = Catalogue.load()
+    assert catalogue.served_as(ModelId("llama-3-8b-instruct:alignment")) == "llama-3-8b-instruct"
+    assert catalogue.served_as(ModelId("llama-3-8b-instruct")) == "llama-3-8b-instruct"
+    assert catalogue.served_as(ModelId("somebodys-own")) == "somebodys-own"

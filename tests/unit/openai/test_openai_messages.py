@@ -157,10 +157,10 @@ def test_the_parts_of_a_message_are_its_words_line_by_line() -> None:
 @pytest.mark.parametrize(
     ("head", "kind"),
     [
-        (b"\x89PNG\r\n\x1a\n0000", "image/png"),
-        (b"\xff\xd8\xff\xe0000000", "image/jpeg"),
-        (b"GIF89a000000", "image/gif"),
-        (b"RIFF0000WEBPVP8 ", "image/webp"),
+        (base64.b64decode(PNG), "image/png"),
+        (b"\xff\xd8\xff\xc0\0\x0b\x08\0\1\0\1", "image/jpeg"),
+        (b"GIF89a\1\0\1\0", "image/gif"),
+        (b"RIFF0000WEBPVP8L0000\x2f\0\0\0\0", "image/webp"),
     ],
 )
 def test_a_picture_without_a_media_type_is_known_by_its_first_bytes(head: bytes, kind: str) -> None:
