@@ -321,7 +321,7 @@ def _private_directory() -> Path:
     home = Path(tempfile.mkdtemp(prefix="tp-"))
     if len(str(home / SOCKET)) > SUN_PATH_MAX:
         home.rmdir()
-        home = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))
+        home = Path(tempfile.mkdtemp(prefix="tp-", dir=f"{os.sep}tmp"))
     return home
 
 
