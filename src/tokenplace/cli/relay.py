@@ -12,11 +12,12 @@ import structlog
 from pydantic import ValidationError
 
 from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, serving, stop_signal
-from tokenplace.relay.app import Relay
+from tokenplace.relay.app import Relay, nothing_here
 from tokenplace.relay.asgi import App
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.proof import verify
 from tokenplace.relay.settings import RelaySettings
+from tokenplace.web.page import create_page
 from tokenplace.wire.limits import TIMING
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -58,16 +59,17 @@ async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, na
 async def hosted_relay(
     listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str] = (), stand_in: bool = False
 ) -> AsyncIterator[Relay]:
-    """A relay that serves while the block runs, with a gateway in the same process when `hosting`."""
+    """A relay with its page that serves while the block runs, with a gateway in the same process when `hosting`."""
     broker = Broker(timing=replace(TIMING, drain=settings.drain_seconds))
     async with AsyncExitStack() as stack:
-        guest = await _guest(broker, stack, stand_in=stand_in) if hosting else None
+        api = await _gateway(broker, stack, stand_in=stand_in) if hosting else nothing_here
+        guest = create_page(otherwise=api)
         relay = Relay(broker, verify, names=[*settings.names, *names], tokens=settings.tokens, guest=guest)
         await stack.enter_async_context(serving(relay, listener))
         yield relay
 
 
-async def _guest(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> App:
+async def _gateway(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> App:
     """The gateway beside the relay; imported only here, so that a blind relay never meets a key."""
     from tokenplace.cli.hosted import LocalDoor
     from tokenplace.client.client import Client

@@ -62,6 +62,7 @@ async def _show(address: str, node: NodeId) -> None:
     model = max(await _served(address))
     typer.echo(
         f"\n\n  sealed here, opened only by node {show_node_id(node)[:19]}… ({took:.1f} s, {model})\n\n"
+        f"  chat in the browser    {address}\n"
         f"  chat in the terminal   tokenplace chat --relay {address}\n"
         f"  any OpenAI program     base URL {address}/v2  (streams)  or  {address}/v1\n"
         f"  health                 {address}/healthz\n\n"

@@ -42,7 +42,7 @@ class Relay:
     ) -> None:
         self.broker = broker
         self._clock = clock
-        self._guest = guest
+        self._guest = guest or nothing_here
         self._metrics = Metrics(broker)
         self._jobs = JobsDoor(broker, clock)
         self._links = NodesDoor(broker, clock, verify, names=names, tokens=tokens)
@@ -69,16 +69,12 @@ class Relay:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         own = self._own.get(path) if scope["method"] in ("GET", "HEAD") else None
-        hot = path == routes.NODES or path.startswith(routes.JOBS)
-        if self._guest is not None and own is None and not hot:
-            await self._guest(scope, receive, send)
-            return
-        if hot:
+        if path == routes.NODES or path.startswith(routes.JOBS):
             await self._jobs(scope, receive, send)
         elif own is not None:
             await own(marked(scope, send))
         else:
-            await respond_error(marked(scope, send), _nothing_at(path))
+            await self._guest(scope, receive, send)
 
     async def _alive(self, send: Send) -> None:
         await respond_json(send, HTTPStatus.OK, {"status": "alive"})
@@ -140,8 +136,12 @@ class Relay:
             node.close("relay stopped")
 
 
+async def nothing_here(scope: Scope, _: Receive, send: Send) -> None:
+    """What a blind relay answers where it has nothing; programs that speak plain OpenAI are shown to a gateway."""
+    await respond_error(marked(scope, send), _nothing_at(scope["path"]))
+
+
 def _nothing_at(path: str) -> Refused:
-    """What a blind relay says; programs that speak plain OpenAI are shown the way to a gateway."""
     if path.startswith(("/v1/", "/v2/", "/api/")):
         return Refused(
             "This relay is blind and reads no plain requests. Run `tokenplace gateway --relay ADDRESS` with this "

@@ -1,0 +1,122 @@
+/**
+ * The sender's half of our two key encapsulations for `hpke`, over whichever ML-KEM and X25519 there is.
+ *
+ * `hpke` has both KEMs, but its hybrid asks for SHA3-256 in WebCrypto, which Chromium has not, and none of its KEMs can
+ * take one half from the runtime and the other from noble. So the two key agreements, where a secret could leak through
+ * timing, are native wherever they can be, each for itself. The vectors and the Python node hold this to the standards.
+ *
+ *     X25519 (RFC 9180, 4.1)     shared secret = ExtractAndExpand(X25519 secret, enc ‖ node's key), enc = our X25519 key
+ *     MLKEM768-X25519 (0x647a,   shared secret = SHA3-256(ML-KEM secret ‖ X25519 secret ‖ our X25519 key ‖
+ *     draft-ietf-hpke-pq)          node's X25519 key ‖ label), enc = ML-KEM ciphertext (1088) ‖ our X25519 key (32)
+ */
+import { sha3_256 } from '@noble/hashes/sha3.js'
+import {
+  KDF_HKDF_SHA256,
+  KEM_ML_KEM_768,
+  type Key,
+  type KEMFactory,
+  LabeledExpand,
+  LabeledExtract,
+  NotSupportedError,
+} from 'hpke'
+import { type Bytes, concat, utf8 } from '../wire/bytes.ts'
+import { Kem } from '../wire/request.ts'
+
+const MLKEM_PUBLIC = 1184
+const LABEL = utf8('\\.//^\\')
+const X25519 = { name: 'X25519' }
+
+/** The two key agreements with the owner of a public key. */
+export interface Agreements {
+  /** ML-KEM-768. */
+  encapsulate(publicKey: Bytes): Promise<{ secret: Uint8Array; ciphertext: Uint8Array }>
+  /** X25519 with a fresh key of ours, whose public half is given. */
+  agree(publicKey: Bytes): Promise<{ secret: Uint8Array; publicKey: Uint8Array }>
+}
+
+export const nativeAgreements: Agreements = {
+  async encapsulate(publicKey) {
+    const mlkem = KEM_ML_KEM_768()
+    const { shared_secret: secret, enc: ciphertext } = await mlkem.Encap(await mlkem.DeserializePublicKey(publicKey))
+    return { secret, ciphertext }
+  },
+  async agree(publicKey) {
+    const { subtle } = crypto
+    const [theirs, ours] = await Promise.all([
+      subtle.importKey('raw', publicKey, X25519, true, []),
+      subtle.generateKey(X25519, true, ['deriveBits']),
+    ])
+    if (!('publicKey' in ours)) throw new NotSupportedError(X25519.name)
+    const secret = await subtle.deriveBits({ ...X25519, public: theirs }, ours.privateKey, 256)
+    return { secret: new Uint8Array(secret), publicKey: new Uint8Array(await subtle.exportKey('raw', ours.publicKey)) }
+  },
+}
+
+interface RawKey extends Key {
+  readonly raw: Bytes
+}
+
+type Encap = (publicKey: Bytes) => Promise<{ shared_secret: Uint8Array; enc: Bytes }>
+
+/** A KEM for `hpke`'s CipherSuite that only encapsulates, since this end only seals. */
+function sender(id: Kem, name: string, Nenc: number, Npk: number, encap: Encap): KEMFactory<RawKey> {
+  const never = (): Promise<never> => Promise.reject(new NotSupportedError(name))
+  const key = { algorithm: { name }, extractable: true, type: 'public' }
+  return () => ({
+    id,
+    type: 'KEM',
+    name,
+    Nsecret: 32,
+    Nenc,
+    Npk,
+    Nsk: 32,
+    DeserializePublicKey: (raw) => Promise.resolve({ ...key, raw: concat(raw) }),
+    SerializePublicKey: ({ raw }) => Promise.resolve(raw),
+    Encap: ({ raw }) => encap(raw),
+    GenerateKeyPair: never,
+    DeriveKeyPair: never,
+    SerializePrivateKey: never,
+    DeserializePrivateKey: never,
+    Decap: never,
+  })
+}
+
+/** The KEM of that number. */
+export function kemOver({ encapsulate, agree }: Agreements, kem: Kem): KEMFactory<RawKey> {
+  if (kem === Kem.X25519_MLKEM768) {
+    return sender(kem, 'MLKEM768-X25519', 1120, 1216, async (node) => {
+      const curveKey = node.slice(MLKEM_PUBLIC)
+      const [lattice, curve] = await Promise.all([encapsulate(node.slice(0, MLKEM_PUBLIC)), agree(curveKey)])
+      return {
+        shared_secret: sha3_256(concat(lattice.secret, curve.secret, curve.publicKey, curveKey, LABEL)),
+        enc: concat(lattice.ciphertext, curve.publicKey),
+      }
+    })
+  }
+  return sender(kem, 'DHKEM(X25519, HKDF-SHA256)', 32, 32, async (node) => {
+    const { secret, publicKey } = await agree(node)
+    const kdf = KDF_HKDF_SHA256()
+    const suite = concat(utf8('KEM'), Uint8Array.of(0, kem))
+    const prk = await LabeledExtract(kdf, suite, new Uint8Array(), utf8('eae_prk'), secret)
+    const context = concat(publicKey, node)
+    return {
+      shared_secret: await LabeledExpand(kdf, suite, prk, utf8('shared_secret'), context, 32),
+      enc: concat(publicKey),
+    }
+  })
+}
+
+/** Native where the runtime can, decided once and for each agreement by trying it. */
+export async function bestAgreements(): Promise<Agreements> {
+  const tries = [
+    KEM_ML_KEM_768().GenerateKeyPair(false),
+    crypto.subtle.generateKey(X25519, false, ['deriveBits']) as Promise<unknown>,
+  ]
+  const [mlkem, x25519] = (await Promise.allSettled(tries)).map(({ status }) => status === 'fulfilled')
+  if (mlkem && x25519) return nativeAgreements
+  const { nobleAgreements } = await import('./noble.ts')
+  return {
+    encapsulate: (mlkem ? nativeAgreements : nobleAgreements).encapsulate,
+    agree: (x25519 ? nativeAgreements : nobleAgreements).agree,
+  }
+}
