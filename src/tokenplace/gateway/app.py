@@ -30,6 +30,7 @@ MAX_BODY = MAX_REQUEST - 128 * 1024
 """A plain request's bytes; the rest of a sealed request is its padding."""
 
 _READ = ["GET", "HEAD"]
+_NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'"
 _CLASSIC = ("encrypted", "client_public_key")
 
 
@@ -124,16 +125,17 @@ class Gateway:
         return Forwarded(
             self._client,
             question,
-            self._marks(request),
+            self.marks(request),
             lambda error: as_api_error(error, self._catalogue, canonical),
         )
 
     def _json(self, request: Request, content: object, status: int = 200) -> Response:
         body = b"" if request.method == "HEAD" else jsontext.write(content)
-        headers = self._marks(request)
+        headers = self.marks(request)
         return Response(body, status, headers, media_type="application/json")
 
-    def _marks(self, request: Request) -> dict[str, str]:
+    def marks(self, request: Request) -> dict[str, str]:
+        """The headers that every answer has."""
         return {"x-token-place-privacy": self._privacy, "x-request-id": _request_id(request)}
 
     def fault(self, request: Request, error: TokenPlaceError, headers: dict[str, str] | None = None) -> Response:
@@ -149,7 +151,7 @@ class Gateway:
 
     def options(self, request: Request, allowed: str) -> Response:
         """What may be done at a path. No CORS: a page of a stranger has no business with a person's own gateway."""
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers={**self._marks(request), "allow": allowed})
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={**self.marks(request), "allow": allowed})
 
 
 def create_gateway(
@@ -183,11 +185,11 @@ def create_gateway(
     described = describe(FLAVOURS)
     document, shown = jsontext.write(described), page(described)
 
-    async def openapi(_: Request) -> Response:
-        return Response(document, media_type="application/json")
+    async def openapi(request: Request) -> Response:
+        return Response(document, headers=gateway.marks(request), media_type="application/json")
 
-    async def docs(_: Request) -> Response:
-        return HTMLResponse(shown, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(shown, headers={**gateway.marks(request), "content-security-policy": _NOTHING_ELSE})
 
     app.add_route("/openapi.json", openapi, methods=_READ)
     app.add_route("/docs", docs, methods=_READ)

@@ -16,8 +16,10 @@ credit is a violation, and the link is closed: at that point nothing the peer sa
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from tokenplace.errors import LinkError, WireError
 from tokenplace.link.events import (
@@ -44,6 +46,7 @@ from tokenplace.wire.ids import JOB_ID_BYTES, JobId, Sid
 from tokenplace.wire.limits import CREDIT_WINDOW, JOB_CHUNK, MAX_MESSAGE, MAX_REQUEST
 from tokenplace.wire.messages import Ending, Hello, Reason, Status
 
+E = TypeVar("E")
 CHALLENGE_BYTES = 32
 _PING = struct.Struct(">d")
 _REWIND = struct.Struct(f">{JOB_ID_BYTES}sI")
@@ -70,7 +73,7 @@ class _Stream:
         self.allowed = allowed
 
 
-class _End:
+class _End(ABC, Generic[E]):
     """What both ends share: the outbox, the pings, and the phase. `notify` is called when the outbox fills."""
 
     def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
@@ -111,14 +114,24 @@ class _End:
             self._notify()
         self._out.append(pack_frame(kind, payload, sid=sid, seq=seq, flags=flags))
 
-    def _heard(self, message: bytes, now: float) -> list[Frame]:
+    def receive(self, message: bytes, now: float) -> list[E]:
+        """Read one message. Raises LinkError when the peer breaks the rules; then close the link."""
         if len(message) > MAX_MESSAGE:
             raise LinkError(f"A link message has at most {MAX_MESSAGE} bytes.")
         self.last_heard = now
+        events: list[E] = []
         try:
-            return split_frames(message)
+            for frame in split_frames(message):
+                event = self._read(frame, now)
+                if event is not None:
+                    events.append(event)
         except WireError as error:
             raise LinkError(error.message) from error
+        return events
+
+    @abstractmethod
+    def _read(self, frame: Frame, now: float) -> E | None:
+        """One frame as this end understands it."""
 
     def _common(self, frame: Frame, now: float) -> Ponged | Drained | None:
         """Frames that mean the same at both ends. Raises LinkError for any other."""
@@ -135,7 +148,7 @@ class _End:
         raise LinkError(f"A {frame.kind.name} frame has no place here.")
 
 
-class RelayEnd(_End):
+class RelayEnd(_End[RelayEvent]):
     """The relay's end of the link to one node."""
 
     def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
@@ -197,18 +210,6 @@ class RelayEnd(_End):
         return self.last_sid
 
     # -- bytes in --------------------------------------------------------------------------------------------------
-
-    def receive(self, message: bytes, now: float) -> list[RelayEvent]:
-        """Read one message. Raises LinkError when the node breaks the rules; then close the link."""
-        events: list[RelayEvent] = []
-        for frame in self._heard(message, now):
-            try:
-                event = self._read(frame, now)
-            except WireError as error:
-                raise LinkError(error.message) from error
-            if event is not None:
-                events.append(event)
-        return events
 
     def _read(self, frame: Frame, now: float) -> RelayEvent | None:
         kind = frame.kind
@@ -281,7 +282,7 @@ class RelayEnd(_End):
             raise LinkError(f"A {frame.kind.name} frame for an offer that was never made.")
 
 
-class NodeEnd(_End):
+class NodeEnd(_End[NodeEvent]):
     """The node's end of the link to one relay."""
 
     def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
@@ -330,18 +331,6 @@ class NodeEnd(_End):
         self._send(FrameKind.STATUS, pack_control(status.fields()), sid=self.seen)
 
     # -- bytes in --------------------------------------------------------------------------------------------------
-
-    def receive(self, message: bytes, now: float) -> list[NodeEvent]:
-        """Read one message. Raises LinkError when the relay breaks the rules; then close the link."""
-        events: list[NodeEvent] = []
-        for frame in self._heard(message, now):
-            try:
-                event = self._read(frame, now)
-            except WireError as error:
-                raise LinkError(error.message) from error
-            if event is not None:
-                events.append(event)
-        return events
 
     def _read(self, frame: Frame, now: float) -> NodeEvent | None:
         sid = Sid(frame.sid)
