@@ -169,7 +169,7 @@ class Draining(Refused):
 
 
 class RelayUnreachable(TokenPlaceError):
-    """No relay could be reached; check the address and the network, then run `tokenplace doctor`."""
+    """No relay could be reached; check the address and the network."""
 
     code = "relay_unreachable"
 

@@ -124,6 +124,27 @@ def test_a_relay_whose_port_is_taken_says_so_and_up_takes_the_next(stage: Stage)
     assert up.end() == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "env", "says"),
+    [
+        (["up", "--engine", "nonsense", "--port", "0"], {}, "An engine is llama, echo or an http:// address"),
+        (["node", "--engine", "echo"], {"TOKEN_PLACE_SLOTS": "99"}, "TOKEN_PLACE_SLOTS"),
+        (["node", "--engine", "echo", "--relay", "ftp://x"], {}, "https://relay.example"),
+        (["chat", "-m", "x"], {"TOKEN_PLACE_PINNED_NODES": "xyz"}, "TOKEN_PLACE_PINNED_NODES"),
+        (["models", "verify", "nobody-made-this"], {}, "tokenplace models list"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(
+    stage: Stage, arguments: list[str], env: dict[str, str], says: str
+) -> None:
+    program = stage.start("command", arguments, env)
+    assert program.process.wait(20) == 1
+    program.finish()
+    assert says in program.text
+    assert "Traceback" not in program.text
+    assert program.text.count("tokenplace: ") == 1
+
+
 def test_relay_port_in_the_environment_wins_and_a_bad_one_is_passed_over(stage: Stage) -> None:
     wins, flag = free_port(), free_port()
     stage.start("relay", ["relay", "--port", str(flag)], {"RELAY_PORT": str(wins)})

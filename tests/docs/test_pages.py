@@ -193,7 +193,7 @@ def test_the_protocol_page_names_every_route_and_parameter() -> None:
 
 
 def test_the_protocol_page_has_the_numbers_of_the_code() -> None:
-    text = read(PROTOCOL)
+    text = " ".join(read(PROTOCOL).split())
     assert request.HEADER_BYTES == 40
     assert "first 40 bytes" in text
     assert f"HPKE enc ({Kem.X25519_MLKEM768.enc_bytes} bytes; {Kem.X25519.enc_bytes} with plain X25519)" in text
@@ -204,7 +204,7 @@ def test_the_protocol_page_has_the_numbers_of_the_code() -> None:
     for prefix in (INFO_PREFIX, SIGNING_PREFIX, HELLO_PREFIX):
         assert f'"{prefix[:-1].decode()}\\0"' in text
     assert f"{limits.TIMING.clock_skew / 60:g} minutes either way" in text
-    assert f"last {limits.TIMING.replay_memory / 60:g} minutes" in text.replace("\n", " ").lower()
+    assert f"last {limits.TIMING.replay_memory / 60:g} minutes" in text
 
 
 def test_the_layers_in_the_architecture_page_are_the_ones_that_are_enforced() -> None:

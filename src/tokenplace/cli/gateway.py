@@ -8,7 +8,8 @@ from socket import socket
 import typer
 
 from tokenplace.cli.clients import open_client
-from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, serving, stop_signal
+from tokenplace.cli.running import configure_logs, run_loop, stop_signal
+from tokenplace.cli.serving import address_of, bind, serving
 from tokenplace.gateway.app import create_gateway
 from tokenplace.gateway.settings import GatewaySettings
 
@@ -29,6 +30,7 @@ async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySetti
                 hosted=False,
                 service=settings.service_name,
                 api_keys=settings.api_keys,
+                phrases=settings.phrases,
                 stand_in=settings.stand_in,
             )
             async with serving(app, listener):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from tokenplace.node.settings import NodeSettings
 from tokenplace.node.weights import Weights
@@ -19,7 +19,7 @@ Tell = Callable[[int, int | None], None]
 def show() -> None:
     """Print the catalogue."""
     weights = Weights(NodeSettings().weights_dir)
-    table = Table("model", "size", "quantisation", "context", "licence", "here", box=None)
+    table = Table(Column("model", no_wrap=True), "size", "quantisation", "context", "licence", "here", box=None)
     for entry in Catalogue.load().models:
         state = weights.state(entry).value
         table.add_row(

@@ -10,7 +10,7 @@ import structlog
 import typer
 
 from tokenplace.cli.models import progress_bar
-from tokenplace.cli.serving import configure_logs, run_loop, stop_signal
+from tokenplace.cli.running import configure_logs, run_loop, stop_signal
 from tokenplace.client.settings import DEFAULT_RELAY
 from tokenplace.node.build import make_engine
 from tokenplace.node.home import load_identity

@@ -11,7 +11,8 @@ from socket import socket
 import structlog
 from pydantic import ValidationError
 
-from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, serving, stop_signal
+from tokenplace.cli.running import configure_logs, run_loop, stop_signal
+from tokenplace.cli.serving import address_of, bind, serving
 from tokenplace.relay.app import Relay, nothing_here
 from tokenplace.relay.asgi import App
 from tokenplace.relay.broker import Broker
@@ -32,6 +33,8 @@ def run(*, host: str, port: int, blind: bool, names: Sequence[str]) -> None:
         _log.warning("relay.setting_ignored", reason=complaint)
     listener = bind(settings.host or host, settings.port if settings.port is not None else port)
     hosting = not blind and find_spec("fastapi") is not None
+    if not (blind or hosting):
+        _log.warning("relay.blind", reason="no gateway is hosted; pip install 'tokenplace[gateway]' brings it")
     run_loop(_serve(listener, settings, hosting=hosting, names=names))
 
 
@@ -83,5 +86,6 @@ async def _gateway(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> 
         hosted=True,
         service=settings.service_name,
         api_keys=settings.api_keys,
+        phrases=settings.phrases,
         stand_in=stand_in or settings.stand_in,
     )

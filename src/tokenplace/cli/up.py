@@ -11,8 +11,10 @@ import typer
 
 from tokenplace.cli.node import settings_with, working_node
 from tokenplace.cli.relay import hosted_relay
-from tokenplace.cli.serving import address_of, bind, configure_logs, run_loop, stop_signal
+from tokenplace.cli.running import configure_logs, run_loop, stop_signal
+from tokenplace.cli.serving import address_of, bind
 from tokenplace.client.client import Client
+from tokenplace.errors import TokenPlaceError
 from tokenplace.node.home import load_identity
 from tokenplace.node.settings import NodeSettings
 from tokenplace.relay.settings import RelaySettings
@@ -51,18 +53,12 @@ async def _serve(listener: socket, relay_settings: RelaySettings, settings: Node
 async def _show(address: str, node: NodeId) -> None:
     """Ask the first question the way anybody would: over HTTP, sealed, through the relay."""
     async with Client([address]) as client:
-        while not await client.models():  # noqa: ASYNC110 - the node is on its way
-            await asyncio.sleep(0.05)
-        began = time.monotonic()
-        typer.echo(f"\n  you   › {_QUESTION}\n  node  › ", nl=False)
-        async for chunk in client.stream([{"role": "user", "content": _QUESTION}], max_tokens=60):
-            for choice in chunk["choices"]:
-                typer.echo((choice["delta"].get("content") or "").replace("\n", " "), nl=False)
-        took = time.monotonic() - began
-    model = max(await _served(address))
+        try:
+            await _first_answer(client, node)
+        except TokenPlaceError as error:
+            typer.echo(f"\n\n  The first question was not answered: {error.message}")
     typer.echo(
-        f"\n\n  sealed here, opened only by node {show_node_id(node)[:19]}… ({took:.1f} s, {model})\n\n"
-        f"  chat in the browser    {address}\n"
+        f"\n  chat in the browser    {address}\n"
         f"  chat in the terminal   tokenplace chat --relay {address}\n"
         f"  any OpenAI program     base URL {address}/v2  (streams)  or  {address}/v1\n"
         f"  health                 {address}/healthz\n\n"
@@ -70,6 +66,14 @@ async def _show(address: str, node: NodeId) -> None:
     )
 
 
-async def _served(address: str) -> list[str]:
-    async with Client([address]) as client:
-        return [model.id for model in await client.models()]
+async def _first_answer(client: Client, node: NodeId) -> None:
+    while not (served := await client.models()):  # noqa: ASYNC110 - the node is on its way
+        await asyncio.sleep(0.05)
+    model = served[0].id
+    began = time.monotonic()
+    typer.echo(f"\n  you   › {_QUESTION}\n  node  › ", nl=False)
+    async for chunk in client.stream([{"role": "user", "content": _QUESTION}], model=model, max_tokens=60):
+        for choice in chunk["choices"]:
+            typer.echo((choice["delta"].get("content") or "").replace("\n", " "), nl=False)
+    took = time.monotonic() - began
+    typer.echo(f"\n\n  sealed here, opened only by node {show_node_id(node)[:19]}… ({took:.1f} s, {model})")

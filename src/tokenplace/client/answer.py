@@ -249,6 +249,8 @@ class Answer:
             await asyncio.sleep(0.2)  # the node we lost may be on its way back
         if distrust is not None:
             raise distrust
+        if pins:
+            raise NoNode("None of the nodes you pinned is connected to the relay right now.")
         raise NoNode(_nobody(self.model, served))
 
     def _seal(self, door: Door, node: Believed) -> _Try:

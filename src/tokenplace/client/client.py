@@ -22,7 +22,7 @@ from tokenplace.client.door import Door, HttpDoor
 from tokenplace.client.relays import Relays
 from tokenplace.client.trust import Memory, Trust
 from tokenplace.errors import ApiError, NoNode
-from tokenplace.openai.calls import Call
+from tokenplace.openai.calls import MODEL_FREE, Call
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.events import EventParser
 from tokenplace.wire.card import ModelCard
@@ -104,7 +104,7 @@ class Client:
             relays=self._relays,
             trust=self.trust,
             call=Call(path, body),
-            model=_catalogue().served_as(_catalogue().canonical(model)) if model else None,
+            model=_catalogue().served_as(_catalogue().canonical(model)) if model and path not in MODEL_FREE else None,
             linger=self._linger,
             on_news=on_news,
         )

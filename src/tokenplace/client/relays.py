@@ -26,7 +26,7 @@ class Relays:
         self, doors: Sequence[Door], clock: Callable[[], float] = time.monotonic, pins: Collection[NodeId] = ()
     ) -> None:
         if not doors:
-            raise RelayUnreachable("No relay is named; pass one with --relay or TOKEN_PLACE_RELAY_URL.")
+            raise RelayUnreachable("No relay is named; pass one with --relay or TOKEN_PLACE_RELAYS.")
         self._doors = list(doors)
         self._clock = clock
         self._pins = sorted(pins)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
+from tokenplace.errors import WireError
 from tokenplace.wire.ids import NodeId, parse_node_id
 
 DEFAULT_RELAY = "http://127.0.0.1:5000"
@@ -34,9 +35,16 @@ class ClientSettings:
         named += _words(env.get(FALLBACKS_VARIABLE, ""))
         return cls(
             relays=tuple(dict.fromkeys(relay.rstrip("/") for relay in named)),
-            pins=tuple(parse_node_id(pin) for pin in _words(env.get(PINS_VARIABLE, ""))),
+            pins=tuple(_pin(word) for word in _words(env.get(PINS_VARIABLE, ""))),
             memory=Path(platformdirs.user_state_dir("token.place", appauthor=False)) / "known-nodes.json",
         )
+
+
+def _pin(word: str) -> NodeId:
+    try:
+        return parse_node_id(word)
+    except WireError as error:
+        raise WireError(f"{PINS_VARIABLE} has {word!r} in it. {error.message}") from None
 
 
 def _words(text: str) -> list[str]:

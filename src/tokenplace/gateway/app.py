@@ -24,6 +24,7 @@ from tokenplace.gateway.shelf import Shelf
 from tokenplace.openai import jsontext
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.models import listing
+from tokenplace.openai.screening import PhraseScreen, has_token_ids, texts_of, unreadable
 from tokenplace.wire.limits import MAX_REQUEST
 
 MAX_BODY = MAX_REQUEST - 128 * 1024
@@ -38,13 +39,22 @@ class Gateway:
     """The routes. `hosted` says that this is not the asker's own machine, and the answers say so too."""
 
     def __init__(
-        self, client: Client, catalogue: Catalogue, *, hosted: bool, service: str, keys: ApiKeys, shelf: Shelf
+        self,
+        client: Client,
+        catalogue: Catalogue,
+        *,
+        hosted: bool,
+        service: str,
+        keys: ApiKeys,
+        shelf: Shelf,
+        screen: PhraseScreen,
     ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._service = service
         self._keys = keys
         self._shelf = shelf
+        self._screen = screen
         self._privacy = "gateway" if hosted else "end-to-end"
 
     def router(self, flavour: Flavour) -> APIRouter:
@@ -116,6 +126,7 @@ class Gateway:
                 param="stream",
                 code="unsupported_parameter",
             )
+        self._look(content)
         canonical, chosen = "", None
         if model is not None and not operation.draws:
             canonical = self._catalogue.canonical(model)
@@ -128,6 +139,14 @@ class Gateway:
             self.marks(request),
             lambda error: as_api_error(error, self._catalogue, canonical),
         )
+
+    def _look(self, content: dict[str, Any]) -> None:
+        """Have every word read, where this gateway is told to. Raises ApiError."""
+        if self._screen.empty:
+            return
+        if (hidden := has_token_ids(content)) is not None:
+            raise unreadable(hidden)
+        self._screen(texts_of(content))
 
     def _json(self, request: Request, content: object, status: int = 200) -> Response:
         body = b"" if request.method == "HEAD" else jsontext.write(content)
@@ -162,11 +181,13 @@ def create_gateway(
     catalogue: Catalogue | None = None,
     api_keys: Iterable[str] = (),
     stand_in: bool = False,
+    phrases: Iterable[str] = (),
 ) -> FastAPI:
     """The gateway as an ASGI application; it holds `client` and closes nothing.
 
-    `api_keys` are digests of the keys that may ask (none: everybody may). `stand_in` lets a served model
-    answer to catalogue models that nobody serves. Raises TokenPlaceError for a digest that is none.
+    `api_keys` are digests of the keys that may ask (none: everybody may). `stand_in` lets a served model answer to
+    catalogue models that nobody serves. `phrases` are refused before anything is sealed. Raises TokenPlaceError for a
+    digest that is none.
     """
     catalogue = catalogue or Catalogue.load()
     gateway = Gateway(
@@ -176,6 +197,7 @@ def create_gateway(
         service=service,
         keys=ApiKeys(api_keys),
         shelf=Shelf(client, catalogue, stand_in=stand_in),
+        screen=PhraseScreen(phrases),
     )
     app = FastAPI(title="token.place", openapi_url=None, docs_url=None, redoc_url=None)
     for flavour in FLAVOURS:

@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tokenplace.openai.screening import phrases_of
+
 SERVICE = "token.place"
 
 
@@ -22,13 +24,26 @@ class GatewaySettings(BaseSettings):
     `printf %s "$KEY" | sha256sum` makes one. The keys themselves are not kept anywhere."""
     stand_in: bool = Field(False, validation_alias="TOKEN_PLACE_STAND_IN")
     """For demonstrations: a catalogue model that nobody serves is asked of a node that stands in. Answers say so."""
+    moderation: str = Field("", validation_alias="CONTENT_MODERATION_MODE")
+    """As for a node: requests with listed phrases are refused here, before they are sealed."""
+    blocklist: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, validation_alias="CONTENT_MODERATION_BLOCKLIST"
+    )
+    """Further phrases, with commas between."""
+    moderation_defaults: str = Field("1", validation_alias="CONTENT_MODERATION_INCLUDE_DEFAULTS")
+    """`0`, `false`, `no` or `off` leaves the built-in phrases out."""
     log_level: str = Field("INFO", validation_alias="TOKENPLACE_LOG_LEVEL")
     """DEBUG, INFO, WARNING or ERROR."""
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "blocklist", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """What is refused; empty where moderation is off."""
+        return phrases_of(self.moderation, self.blocklist, self.moderation_defaults)
 
     @field_validator("service_name")
     @classmethod

@@ -86,6 +86,8 @@ def _embedded(settings: NodeSettings, progress: Progress | None) -> tuple[Engine
     weights = Weights(settings.weights_dir)
     verified = weights.ensure(entry, progress)
     adapters = _lora(settings)
+    if settings.vision is not None and not settings.vision.is_file():
+        raise EngineError(f"There is no projector file {settings.vision}.")
     for adapter in catalogue.adapters:
         if adapter.base == entry.id and adapter.file is not None:
             adapters.setdefault(adapter.id, weights.ensure(adapter, progress).path)

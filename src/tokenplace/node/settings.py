@@ -9,7 +9,7 @@ import platformdirs
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from tokenplace.openai.screening import DEFAULT_PHRASES
+from tokenplace.openai.screening import phrases_of
 from tokenplace.wire.ids import ModelId
 
 Words = Annotated[list[str], NoDecode]
@@ -19,9 +19,6 @@ EMBEDDED = "smollm2-135m-instruct"
 """The model that is there without a choice: small enough for any machine, and a toy."""
 
 EMBEDDED_SLOTS, EMBEDDED_CONTEXT = 4, 4096
-
-_OFF = frozenset({"", "disabled", "off", "none"})
-_NO = frozenset({"0", "false", "no", "off"})
 
 
 class NodeSettings(BaseSettings):
@@ -85,10 +82,7 @@ class NodeSettings(BaseSettings):
     @property
     def phrases(self) -> tuple[str, ...]:
         """What is refused; empty where moderation is off."""
-        if self.moderation.strip().lower() in _OFF:
-            return ()
-        with_defaults = self.moderation_defaults.strip().lower() not in _NO
-        return (*(DEFAULT_PHRASES if with_defaults else ()), *self.blocklist)
+        return phrases_of(self.moderation, self.blocklist, self.moderation_defaults)
 
     @property
     def lora_files(self) -> dict[ModelId, Path]:

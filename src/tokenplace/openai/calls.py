@@ -20,6 +20,10 @@ from typing import Any
 from tokenplace.errors import WireError
 
 MAX_HEAD = 4096
+
+MODEL_FREE = frozenset({"/v1/images/generations"})
+"""Paths that any node answers, whatever `model` says."""
+
 Usage = dict[str, Any]
 """OpenAI's usage object: prompt_tokens, completion_tokens, total_tokens."""
 

@@ -52,11 +52,6 @@ class EmbeddingRequest(Shape):
             return [given]
         return given
 
-    @property
-    def has_tokens(self) -> bool:
-        """Whether the words are hidden in token ids."""
-        return not isinstance(self.inputs[0], str)
-
 
 def read_embedding(body: bytes) -> EmbeddingRequest:
     """Read the body of a request. Raises ApiError (400), naming the parameter at fault."""

@@ -38,7 +38,11 @@ RUN_BUFFER = 4 * MiB
 """What a node keeps of one answer for a client that comes back; a million tokens are fewer."""
 
 MAX_STREAMS_PER_NODE = 64
+"""Answers one node may give at once: more than any one machine decodes well together."""
+
 MAX_QUEUE_PER_NODE = 64
+"""Requests that may wait for one node; who comes after hears when to come back."""
+
 MAX_QUEUED_BYTES = 32 * MiB
 """Waiting requests of all nodes together: what a Raspberry Pi can spare."""
 

@@ -193,6 +193,8 @@ def test_every_answer_says_where_its_words_could_be_read(hosted: bool, privacy: 
     answers = [
         http.get("/v1/models"),
         http.get("/v1/health"),
+        http.get("/openapi.json"),
+        http.get("/docs"),
         http.get("/nothing"),
         http.post("/v1/responses", content=b"{"),
         post(http, "/v1/responses"),
@@ -278,3 +280,30 @@ def test_health_and_the_document_need_no_key() -> None:
 def test_keys_are_configured_as_digests_never_as_themselves() -> None:
     with pytest.raises(TokenPlaceError):
         gateway(api_keys=[KEY])
+
+
+# ── Moderation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "zxqj"}]}),
+        ("/v1/completions", {"prompt": "zxqj"}),
+        ("/v2/responses", {"instructions": "zxqj", "input": "x"}),
+        ("/v1/embeddings", {"input": ["x", "zxqj"]}),
+        ("/v1/images/generations", {"prompt": "zxqj"}),
+    ],
+)
+def test_a_gateway_that_is_told_to_refuses_words_before_it_seals_them(path: str, fields: dict[str, Any]) -> None:
+    client = ToldClient()
+    answer = post(gateway(client, phrases=["zxqj"]), path, **fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "content_blocked")
+    assert "zxqj" not in answer.text
+    assert client.asked == []
+    assert post(gateway(client), path, **fields).status_code == 200
+
+
+def test_token_ids_are_no_way_around_a_gateway_that_reads() -> None:
+    answer = post(gateway(phrases=["zxqj"]), "/v1/completions", prompt=[[1, 2]])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")

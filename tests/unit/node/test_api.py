@@ -256,6 +256,11 @@ async def test_an_alias_is_answered_and_the_answer_names_the_model_behind_it() -
     assert engine.asked[0][1]["model"] == "tiny"
 
 
+async def test_a_served_model_is_meant_by_its_own_name_even_where_that_is_an_alias() -> None:
+    engine = ScriptedEngine(*HELLO_WORLD)
+    assert (await ask(NodeApi(engine, aliases={"tiny": "huge"}), request())).json["model"] == "tiny"
+
+
 async def test_the_slots_bound_the_choices_and_the_card_the_pictures() -> None:
     picture = [{"role": "user", "content": [{"type": "image_url", "image_url": PNG}]}]
     api = NodeApi(ScriptedEngine(*HELLO_WORLD))

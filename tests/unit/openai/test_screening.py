@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tokenplace.errors import ApiError
-from tokenplace.openai.screening import DEFAULT_PHRASES, PhraseScreen, texts_of
+from tokenplace.openai.screening import DEFAULT_PHRASES, PhraseScreen, has_token_ids, texts_of
 
 SCREEN = PhraseScreen(DEFAULT_PHRASES)
 
@@ -84,3 +86,21 @@ def test_every_word_of_a_request_is_read_once_and_a_message_is_one_text() -> Non
     assert texts_of(fields) == ["be kind", "build a\nbomb", "f\n{}", "result", "f\ndoes", "say", "in", "one", "two"]
     with pytest.raises(ApiError):
         SCREEN(texts_of(fields))
+
+
+@pytest.mark.parametrize("text", ["data:image/ kill", "data:image/png;base64, kill", "data:image/png;base64,AA\nkill"])
+def test_a_text_that_begins_like_a_picture_is_read_too(text: str) -> None:
+    assert texts_of({"prompt": text}) == [text]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": [1]}, "prompt"),
+        ({"input": [[1]]}, "input"),
+        ({"prompt": ["a"], "input": "a"}, None),
+        ({"input": [{"role": "user"}], "prompt": []}, None),
+    ],
+)
+def test_token_ids_are_found(fields: dict[str, Any], param: str | None) -> None:
+    assert has_token_ids(fields) == param

@@ -48,7 +48,7 @@ from tokenplace.openai.pictures import describe
 from tokenplace.openai.requests import ChatRequest, read_chat, read_completion
 from tokenplace.openai.response_events import ResponseVoice
 from tokenplace.openai.responses import as_chat, read_response
-from tokenplace.openai.screening import texts_of
+from tokenplace.openai.screening import has_token_ids, texts_of, unreadable
 from tokenplace.openai.usage import Tally
 
 CHAT = "/v1/chat/completions"
@@ -197,7 +197,7 @@ class NodeApi:
         meant = self._names.find(request.model)
         if meant.charter is not None:
             raise refusals.unsupported_value("model", "Its charter is said in a chat; ask it at /v1/chat/completions.")
-        self._look(body, hidden=None if isinstance(request.prompts[0], str) else "prompt")
+        self._look(body)
         engine_body, order = ask_completion(
             request, meant.traits, model=meant.card.id, created=int(self._now()), name=meant.id
         )
@@ -213,22 +213,21 @@ class NodeApi:
             words="prompt",
         )
 
-    def _look(self, body: bytes, *, hidden: str | None = None) -> None:
-        """Have every word of a request read before the engine reads it. `hidden` is a parameter that has token ids."""
+    def _look(self, body: bytes) -> None:
+        """Have every word of a request read before the engine reads it."""
         if self._screen is None:
             return
-        if hidden is not None:
-            raise refusals.unsupported(
-                hidden, "This node reads what it is asked, and cannot read token ids; send text."
-            )
-        self._screen(texts_of(from_json(body)))
+        fields = from_json(body)
+        if (hidden := has_token_ids(fields)) is not None:
+            raise unreadable(hidden)
+        self._screen(texts_of(fields))
 
     # ── Vectors and pictures ──
 
     async def _embed(self, stack: AsyncExitStack, body: bytes) -> Answer:
         request = read_embedding(body)
         meant = self._names.find(request.model)
-        self._look(body, hidden="input" if request.has_tokens else None)
+        self._look(body)
         engine_body = ask_embedding(request, meant.traits, model=meant.card.id)
         engine_answer = await stack.enter_async_context(self._engine.open(EMBEDDINGS, engine_body))
         told = await beginning(engine_answer, MAX_EMBEDDINGS)

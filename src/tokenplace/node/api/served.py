@@ -49,7 +49,7 @@ class Names:
     def find(self, name: str) -> Meant:
         """The model meant. Raises ApiError when it is not served here."""
         served = {card.id: card for card in self._engine.models}
-        id = ModelId(self._aliases.get(name, name))
+        id = ModelId(name if name in served else self._aliases.get(name, name))
         adapter = self._adapters.get(id)
         charter = adapter.charter if adapter is not None else None
         if (card := served.get(id)) is not None:
