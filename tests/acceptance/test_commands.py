@@ -201,6 +201,18 @@ def test_an_invitation_decides_who_may_serve(stage: Stage) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_ends_at_once_when_it_is_told_so_before_it_is_warm(stage: Stage, number: signal.Signals) -> None:
+    up = stage.start("up", ["up", "--port", str(free_port())])
+    until(lambda: "Starting the model" in up.text, "the start")
+    up.kill(number)
+    assert up.process.wait(8) == 0
+    up.finish()
+    assert "Traceback" not in up.text
+    assert not up.text.count("Ready")
+
+
+@pytest.mark.model
 def test_up_shows_a_first_sealed_answer_and_leaves_nothing_behind(stage: Stage) -> None:
     up = stage.start("up", ["up", "--port", str(free_port())])
     until(lambda: "Ready at http://127.0.0.1:" in up.text, "the first answer", patience=60)

@@ -13,6 +13,7 @@ import pytest
 
 from stage import EMBEDDED, Program, Stage, staged
 from tokenplace.cli.node import settings_with, working_node
+from tokenplace.cli.running import Stop
 from tokenplace.client.client import Client
 from tokenplace.errors import ApiError
 from tokenplace.node.engines.llama import LlamaEngine
@@ -31,7 +32,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 @asynccontextmanager
 async def a_node(relay: Program, engine: str) -> AsyncIterator[NodeService]:
     settings = settings_with(engine=engine, slots=4, context=1024, echo_delay=0.02)
-    async with working_node(Identity.generate(), settings, [relay.url]) as node:
+    async with working_node(Identity.generate(), settings, [relay.url], Stop()) as node:
         while not node.state.connected:
             await asyncio.sleep(0.02)
         yield node

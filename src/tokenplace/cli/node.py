@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 import typer
 
 from tokenplace.cli.models import progress_bar
-from tokenplace.cli.running import configure_logs, run_loop, stop_signal
+from tokenplace.cli.running import Stop, configure_logs, run_loop, stop_signal
 from tokenplace.client.settings import DEFAULT_RELAY
+from tokenplace.errors import WeightsError
+from tokenplace.node.api import NodeApi
 from tokenplace.node.build import make_engine
+from tokenplace.node.engines.base import Engine
 from tokenplace.node.home import load_identity
 from tokenplace.node.service import NodeService
 from tokenplace.node.settings import NodeSettings
@@ -47,7 +51,7 @@ def settings_with(**flags: object) -> NodeSettings:
 
 async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[str]) -> None:
     with stop_signal() as stop:
-        async with working_node(identity, settings, relays) as node:
+        async with working_node(identity, settings, relays, stop) as node:
             typer.echo(f"node {show_node_id(node.card.node)} serves {', '.join(m.id for m in node.card.body.models)}")
             await stop.wait()
             _log.info("node.draining", running=node.runs.busy)
@@ -55,17 +59,34 @@ async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[st
 
 
 @asynccontextmanager
-async def working_node(identity: Identity, settings: NodeSettings, relays: Sequence[str]) -> AsyncIterator[NodeService]:
+async def working_node(
+    identity: Identity, settings: NodeSettings, relays: Sequence[str], stop: Stop
+) -> AsyncIterator[NodeService]:
     """A node with a warm engine, at its relays while the block runs. Raises EngineError, WeightsError."""
-    with progress_bar(settings.model or "model") as tell:
-        engine, api = await asyncio.to_thread(make_engine, settings, tell)
-    try:
-        await engine.start()
+    async with AsyncExitStack() as stack:
+        with stop.warming():
+            engine, api = await _made(settings)
+            stack.push_async_callback(engine.stop)
+            await engine.start()
         token = settings.token.get_secret_value() if settings.token else None
         node = NodeService(identity=identity, engine=engine, api=api, relays=relays, token=token)
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(node.run())
             yield node
             serving.cancel()
-    finally:
-        await engine.stop()
+
+
+async def _made(settings: NodeSettings) -> tuple[Engine, NodeApi]:
+    """The engine; weights that are missing are fetched in a thread, which ends when we do not want them any more."""
+    unwanted = threading.Event()
+    with progress_bar(settings.model or "model") as tell:
+
+        def told(done: int, total: int | None) -> None:
+            if unwanted.is_set():
+                raise WeightsError("The download was stopped; it goes on where it was next time.")
+            tell(done, total)
+
+        try:
+            return await asyncio.to_thread(make_engine, settings, told)
+        finally:
+            unwanted.set()

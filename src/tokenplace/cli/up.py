@@ -41,7 +41,7 @@ async def _serve(listener: socket, relay_settings: RelaySettings, settings: Node
     with stop_signal() as stop:
         async with hosted_relay(listener, relay_settings, hosting=True, stand_in=settings.stand_in) as relay:
             typer.echo("Starting the model …")
-            async with working_node(identity, settings, [address]) as node, asyncio.TaskGroup() as group:
+            async with working_node(identity, settings, [address], stop) as node, asyncio.TaskGroup() as group:
                 showing = group.create_task(_show(address, node.card.node))
                 await stop.wait()
                 showing.cancel()
