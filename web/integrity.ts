@@ -14,12 +14,17 @@ export function integrity(): Plugin {
         const hashOf = (name: string): string | null => {
           const file = bundle[name]
           if (!file) return null
-          return `sha384-${createHash('sha384').update(file.type === 'chunk' ? file.code : file.source).digest('base64')}`
+          return `sha384-${createHash('sha384')
+            .update(file.type === 'chunk' ? file.code : file.source)
+            .digest('base64')}`
         }
-        page.source = page.source.replace(/<(script|link)\b([^>]*?)\b(src|href)="\.\/(assets\/[^"]+)"/g, (tag, ...parts) => {
-          const hash = hashOf(String(parts[3]))
-          return hash ? `${tag} integrity="${hash}"` : tag
-        })
+        page.source = page.source.replace(
+          /<(script|link)\b([^>]*?)\b(src|href)="\.\/(assets\/[^"]+)"/g,
+          (tag, ...parts) => {
+            const hash = hashOf(String(parts[3]))
+            return hash ? `${tag} integrity="${hash}"` : tag
+          },
+        )
       },
     },
   }

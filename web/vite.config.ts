@@ -15,7 +15,10 @@ export default defineConfig({
     // Nothing may be inlined: the page's policy allows no data: scripts or styles.
     assetsInlineLimit: 0,
     // Only what the page needs at once is named in index.html, each with its hash.
-    modulePreload: { polyfill: false, resolveDependencies: (_, files, { hostType }) => (hostType === 'html' ? files : []) },
+    modulePreload: {
+      polyfill: false,
+      resolveDependencies: (_, files, { hostType }) => (hostType === 'html' ? files : []),
+    },
     reportCompressedSize: true,
   },
 })

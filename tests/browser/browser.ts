@@ -1,13 +1,11 @@
 /** Chromium, a relay that serves the page, and what the tests do with them. */
 import { mkdirSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { type Browser, type BrowserContextOptions, chromium, type Locator, type Page } from 'playwright-core'
 import { expect } from 'vitest'
 import { nodesAt, type Program, Stage, until } from '../../clients/typescript/tests/stage.ts'
 
 export { nodesAt, type Program, Stage, until }
 
-export const PAGE_RELAY = fileURLToPath(new URL('page_relay.py', import.meta.url))
 const SHOTS = process.env['TOKENPLACE_SHOTS'] ?? '/tmp/tokenplace-shots'
 
 export const DESKTOP = { viewport: { width: 1360, height: 860 } } satisfies BrowserContextOptions

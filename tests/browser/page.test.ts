@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import axe from 'axe-core'
 import type { Browser } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { DESKTOP, idle, launch, nodesAt, PAGE_RELAY, PHONE, type Program, Stage, until, Visit } from './browser.ts'
+import { DESKTOP, idle, launch, nodesAt, PHONE, type Program, Stage, until, Visit } from './browser.ts'
 
 const LONG = Array.from({ length: 240 }, (_, i) => `word${i}`).join(' ')
 
@@ -20,7 +20,7 @@ async function open(options = DESKTOP as object, url = relay.url): Promise<Visit
 
 beforeAll(async () => {
   browser = await launch()
-  relay = await stage.relay(0, PAGE_RELAY)
+  relay = await stage.relay()
   await stage.node([relay.url], { delay: 0.03 })
 })
 afterEach(async () => {
@@ -42,7 +42,7 @@ describe('asking', () => {
   })
 
   test('an answer of the embedded model streams in', async () => {
-    const own = await stage.relay(0, PAGE_RELAY)
+    const own = await stage.relay()
     const node = await stage.node([own.url], { engine: 'llama', slots: 1 })
     const visit = await open(DESKTOP, own.url)
     await visit.ready()
@@ -71,10 +71,15 @@ describe('asking', () => {
     expect(await visit.replies.count()).toBe(1)
     expect(await visit.answered()).toBe('echo: first')
     await visit.question.press('ArrowUp')
-    const editor = visit.page.getByRole('textbox', { name: 'Edit your question' })
+    const editor = visit.page.getByRole('textbox', {
+      name: 'Edit your question',
+    })
     await editor.fill('second')
     await editor.press('Enter')
-    await until('the new question', async () => (await visit.page.locator('.question .words').textContent()) === 'second')
+    await until(
+      'the new question',
+      async () => (await visit.page.locator('.question .words').textContent()) === 'second',
+    )
     expect(await visit.answered()).toBe('echo: second')
     await visit.page.getByRole('button', { name: 'New chat' }).click()
     await visit.ask('another chat')
@@ -93,7 +98,11 @@ describe('asking', () => {
     const visit = await open()
     await visit.ready()
     await visit.question.fill('にほん')
-    await visit.question.dispatchEvent('keydown', { key: 'Enter', isComposing: true, keyCode: 229 })
+    await visit.question.dispatchEvent('keydown', {
+      key: 'Enter',
+      isComposing: true,
+      keyCode: 229,
+    })
     expect(await visit.replies.count()).toBe(0)
     await visit.question.press('Shift+Enter')
     expect(await visit.question.inputValue()).toBe('にほん\n')
@@ -104,7 +113,9 @@ describe('asking', () => {
     await visit.ready()
     await visit.ask('שלום עולם')
     await visit.answered()
-    const direction = await visit.page.locator('.question .words').evaluate((words) => getComputedStyle(words).direction)
+    const direction = await visit.page
+      .locator('.question .words')
+      .evaluate((words) => getComputedStyle(words).direction)
     expect(direction).toBe('rtl')
   })
 
@@ -145,7 +156,10 @@ describe('asking', () => {
     await visit.page.locator('input[type=file]').setInputFiles(file)
     const thumbs = visit.page.locator('.composer .pictures img')
     await until('the picture', async () => (await thumbs.count()) === 1)
-    for (const [event, at] of [['paste', '#question'], ['drop', 'body']] as const) {
+    for (const [event, at] of [
+      ['paste', '#question'],
+      ['drop', 'body'],
+    ] as const) {
       await visit.page.evaluate(
         ([kind, target, content]) => {
           const transfer = new DataTransfer()
@@ -154,7 +168,10 @@ describe('asking', () => {
           const init = { bubbles: true, cancelable: true }
           const made =
             kind === 'paste'
-              ? new ClipboardEvent('paste', { ...init, clipboardData: transfer })
+              ? new ClipboardEvent('paste', {
+                  ...init,
+                  clipboardData: transfer,
+                })
               : new DragEvent('drop', { ...init, dataTransfer: transfer })
           document.querySelector(target)?.dispatchEvent(made)
         },
@@ -196,21 +213,35 @@ describe('stopping and coming back', () => {
     expect(await visit.page.locator('.trouble').count()).toBe(0)
   })
 
+  test('a second window leaves the answer to the first, and shows it when it is whole', async () => {
+    const visit = await open()
+    await visit.ready()
+    await visit.ask(LONG)
+    await visit.begun(100)
+    const second = await visit.page.context().newPage()
+    await second.goto(relay.url)
+    await second.locator('.reply').waitFor()
+    expect(await visit.answered()).toBe(`echo: ${LONG}`)
+    await second.locator('.reply footer').waitFor()
+    expect((await second.locator('.reply .words').innerText()).trim()).toBe(`echo: ${LONG}`)
+    expect(await visit.page.locator('.trouble').count()).toBe(0)
+  })
+
   test('a relay that is killed in mid-answer and comes back loses nothing', async () => {
-    const own = await stage.relay(0, PAGE_RELAY)
+    const own = await stage.relay()
     await stage.node([own.url], { delay: 0.03 })
     const visit = await open(DESKTOP, own.url)
     await visit.ready()
     await visit.ask(LONG)
     await visit.begun(100)
     await own.kill()
-    const again = await stage.relay(Number(new URL(own.url).port), PAGE_RELAY)
+    const again = await stage.relay(Number(new URL(own.url).port))
     expect(await visit.answered()).toBe(`echo: ${LONG}`)
     await again.kill()
   })
 
   test('a relay that is gone for good leaves an answer that looks broken, with ways on', async () => {
-    const own = await stage.relay(0, PAGE_RELAY)
+    const own = await stage.relay()
     await stage.node([own.url], { delay: 0.03 })
     const visit = await open(DESKTOP, own.url)
     await visit.ready()
@@ -228,7 +259,7 @@ describe('stopping and coming back', () => {
 
 describe('trust', () => {
   test('a node that was restarted seals with new keys and is known again', async () => {
-    const own = await stage.relay(0, PAGE_RELAY)
+    const own = await stage.relay()
     const home = stage.folder()
     const first = await stage.node([own.url], { home })
     const visit = await open(DESKTOP, own.url)
@@ -254,10 +285,14 @@ describe('trust', () => {
     await visit.ready()
     await visit.page.route('**/relay/v2/nodes**', async (route) => {
       const response = await route.fetch()
-      const directory = (await response.json()) as { nodes: { card: string }[] }
+      const directory = (await response.json()) as {
+        nodes: { card: string }[]
+      }
       for (const listing of directory.nodes) {
         const [body = '', signature] = listing.card.split('.')
-        const card = JSON.parse(Buffer.from(body, 'base64url').toString()) as { keys: { public: string }[] }
+        const card = JSON.parse(Buffer.from(body, 'base64url').toString()) as {
+          keys: { public: string }[]
+        }
         for (const key of card.keys) key.public = Buffer.alloc(1216, 9).toString('base64url')
         listing.card = `${Buffer.from(JSON.stringify(card)).toString('base64url')}.${signature}`
       }
@@ -275,7 +310,9 @@ describe('trust', () => {
     await visit.ask('hello')
     await visit.answered()
     await visit.page.getByRole('button', { name: /Sealed/ }).click()
-    const panel = visit.page.getByRole('complementary', { name: 'Privacy of this chat' })
+    const panel = visit.page.getByRole('complementary', {
+      name: 'Privacy of this chat',
+    })
     const [node] = await nodesAt(relay.url)
     expect((await panel.locator('.fingerprint.whole').innerText()).replaceAll('-', '')).toBe(node?.node)
     // header 40, enc 1120, secret 32, padded question 256 or more, tag 16
@@ -285,6 +322,31 @@ describe('trust', () => {
     await visit.answered()
     expect(await visit.replies.last().locator('.standing').innerText()).toBe('pinned')
     await panel.getByRole('button', { name: 'Unpin this node' }).click()
+  })
+
+  test('a browser without ML-KEM, X25519 and Ed25519 seals just as strongly, through noble', async () => {
+    const visit = await Visit.open(browser, `${relay.url}/livez`)
+    visits.push(visit)
+    await visit.page.addInitScript(() => {
+      const { subtle } = crypto
+      for (const name of ['generateKey', 'importKey'] as const) {
+        const native = subtle[name].bind(subtle) as (...given: unknown[]) => Promise<CryptoKey>
+        const lacking = (...given: unknown[]): Promise<CryptoKey> =>
+          /ML-KEM|25519/.test(JSON.stringify(given))
+            ? Promise.reject(new DOMException('', 'NotSupportedError'))
+            : native(...given)
+        Object.defineProperty(SubtleCrypto.prototype, name, { value: lacking })
+      }
+    })
+    const loaded: string[] = []
+    visit.page.on('request', (request) => loaded.push(request.url()))
+    await visit.page.goto(relay.url)
+    await visit.ready()
+    await visit.ask('through noble')
+    expect(await visit.answered()).toBe('echo: through noble')
+    expect(loaded.some((url) => /noble-.*\.js$/.test(url))).toBe(true)
+    await visit.page.getByRole('button', { name: /Sealed/ }).click()
+    expect(await visit.page.locator('.seen').innerText()).toMatch(/Sealed question for .*\s+1\.5 kB/)
   })
 
   test('on a plain http page away from localhost it says plainly that nothing can be sealed', async () => {
@@ -334,11 +396,26 @@ describe('hostile words', () => {
       pwned: (globalThis as { pwned?: number }).pwned,
       elements: [...new Set([...words.querySelectorAll('*')].map(({ localName }) => localName))],
       links: [...words.querySelectorAll('a')].map((link) => link.getAttribute('href')),
-      handlers: [...words.querySelectorAll('*')].flatMap((element) => element.getAttributeNames().filter((name) => name.startsWith('on'))),
+      handlers: [...words.querySelectorAll('*')].flatMap((element) =>
+        element.getAttributeNames().filter((name) => name.startsWith('on')),
+      ),
     }))
     expect(state.pwned).toBeUndefined()
     expect(state.handlers).toEqual([])
-    for (const forbidden of ['script', 'style', 'iframe', 'svg', 'img', 'form', 'input', 'link', 'meta', 'base', 'math', 'details']) {
+    for (const forbidden of [
+      'script',
+      'style',
+      'iframe',
+      'svg',
+      'img',
+      'form',
+      'input',
+      'link',
+      'meta',
+      'base',
+      'math',
+      'details',
+    ]) {
       expect(state.elements).not.toContain(forbidden)
     }
     for (const link of state.links) expect(link === null || link.startsWith('https://')).toBe(true)
@@ -349,7 +426,9 @@ describe('hostile words', () => {
   test('markdown becomes tables, lists and coloured code that can be copied', async () => {
     const visit = await open()
     await visit.ready()
-    await visit.ask('\n\n# Title\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n- one\n- two\n\n```python\ndef f(x):\n    return x  # same\n```\n\n**bold** and `code`')
+    await visit.ask(
+      '\n\n# Title\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n- one\n- two\n\n```python\ndef f(x):\n    return x  # same\n```\n\n**bold** and `code`',
+    )
     await visit.answered()
     const words = visit.replies.last().locator('.words')
     expect(await words.locator('table td').count()).toBe(2)
@@ -375,9 +454,18 @@ describe('keeping', () => {
       ])
       return readFileSync(await download.path(), 'utf8')
     }
-    expect(await read('Export as Markdown')).toBe('# keep this\n\n## You\n\nkeep this\n\n## echo\n\necho: keep this\n')
+    expect(await read('Export as Markdown')).toBe(
+      '# keep this\n\n## You\n\nkeep this\n\n## echo\n\necho: keep this\n',
+    )
     const json = await read('Export as JSON')
-    expect(JSON.parse(json)).toMatchObject({ chats: [{ title: 'keep this', messages: [{ text: 'keep this' }, { text: 'echo: keep this' }] }] })
+    expect(JSON.parse(json)).toMatchObject({
+      chats: [
+        {
+          title: 'keep this',
+          messages: [{ text: 'keep this' }, { text: 'echo: keep this' }],
+        },
+      ],
+    })
     expect(json).not.toContain('bookmark')
     await visit.page.getByRole('button', { name: 'Delete all' }).click()
     await visit.page.getByRole('button', { name: /for good/ }).click()
@@ -402,7 +490,12 @@ describe('keeping', () => {
       const last = Math.max(...all.map(({ at }) => Number(at)))
       for (let i = 0; i < 600; i++) {
         const like = all[i % 2]
-        store.put({ ...like, id: `long${i}`, at: last + 1 + i, text: `Paragraph ${i}. ${'Some words to lay out. '.repeat(30)}\n\n- a\n- b` })
+        store.put({
+          ...like,
+          id: `long${i}`,
+          at: last + 1 + i,
+          text: `Paragraph ${i}. ${'Some words to lay out. '.repeat(30)}\n\n- a\n- b`,
+        })
       }
       await new Promise((resolve) => (store.transaction.oncomplete = resolve))
       database.close()
@@ -411,7 +504,9 @@ describe('keeping', () => {
     await visit.page.reload()
     await visit.page.getByText('Paragraph 599').waitFor()
     expect(performance.now() - began).toBeLessThan(3000)
-    await visit.question.pressSequentially('typing in a long chat', { delay: 5 })
+    await visit.question.pressSequentially('typing in a long chat', {
+      delay: 5,
+    })
     const worst = await visit.page.evaluate(async () => {
       let longest = 0
       let before = performance.now()
@@ -434,9 +529,23 @@ describe('everybody', () => {
     visit.page.evaluate(async (source) => {
       // Trusted Types forbid adding a script element; evaluating in the test's own world is the browser's affair.
       if (!('axe' in globalThis)) new Function(source).call(globalThis)
-      const { axe: loaded } = globalThis as unknown as { axe: { run: (o: object) => Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> } }
-      const found = await loaded.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })
-      return found.violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`)
+      const { axe: loaded } = globalThis as unknown as {
+        axe: {
+          run: (o: object) => Promise<{
+            violations: {
+              id: string
+              impact: string
+              nodes: { html: string }[]
+            }[]
+          }>
+        }
+      }
+      const found = await loaded.run({
+        runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
+      })
+      return found.violations.map(
+        ({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`,
+      )
     }, axe.source)
 
   test.each([
@@ -449,7 +558,9 @@ describe('everybody', () => {
     await visit.ready()
     expect(await violations(visit)).toEqual([])
     await visit.shot(`${name}-0-welcome`)
-    await visit.question.fill('\n\n# Title\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\ndef f(x): return x\n```\n\n[a link](https://example.org)')
+    await visit.question.fill(
+      '\n\n# Title\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\ndef f(x): return x\n```\n\n[a link](https://example.org)',
+    )
     await visit.page.getByRole('button', { name: 'Send' }).click()
     await visit.answered()
     await until('colours', async () => (await visit.page.locator('.hljs-keyword').count()) > 0)
@@ -480,12 +591,21 @@ describe('everybody', () => {
     await visit.ready()
     await visit.ask('One sentence. Two sentences.')
     await visit.answered()
-    await until('spoken words', async () => (await visit.page.getByRole('log').innerText()).includes('Two sentences.'))
+    await until('spoken words', async () =>
+      (await visit.page.getByRole('log').innerText()).includes('Two sentences.'),
+    )
     const names: string[] = []
     await visit.page.locator('body').press('Tab')
     for (let i = 0; i < 24; i++) {
       await visit.page.keyboard.press('Tab')
-      names.push(await visit.page.evaluate(() => document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.textContent?.slice(0, 20) ?? ''))
+      names.push(
+        await visit.page.evaluate(
+          () =>
+            document.activeElement?.getAttribute('aria-label') ??
+            document.activeElement?.textContent?.slice(0, 20) ??
+            '',
+        ),
+      )
     }
     for (const name of ['Settings', 'Your question', 'Attach pictures', 'Answer again']) expect(names).toContain(name)
   })

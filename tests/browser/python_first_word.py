@@ -1,4 +1,4 @@
-"""The Python client's time to the first word: `python python_first_word.py RELAY COUNT` writes milliseconds, one a line."""
+"""The Python client's time to the first word: `python python_first_word.py RELAY COUNT`, milliseconds, one a line."""
 
 from __future__ import annotations
 

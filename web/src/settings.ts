@@ -26,7 +26,9 @@ function kept<Value>(name: string, otherwise: Value, read: (raw: unknown) => Val
 const word = (raw: unknown): string | null => (typeof raw === 'string' ? raw : null)
 const flag = (raw: unknown): boolean | null => (typeof raw === 'boolean' ? raw : null)
 
-export const look = kept<Look>('look', 'system', (raw) => (raw === 'light' || raw === 'dark' || raw === 'system' ? raw : null))
+export const look = kept<Look>('look', 'system', (raw) =>
+  raw === 'light' || raw === 'dark' || raw === 'system' ? raw : null,
+)
 export const lastModel = kept<string>('model', '', word)
 export const lastChat = kept<string>('chat', '', word)
 export const sidebarOpen = kept<boolean>('sidebar', true, flag)

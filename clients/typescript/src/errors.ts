@@ -87,8 +87,7 @@ export class InsecureContext extends SealError {
   constructor() {
     super(
       'insecure_context',
-      'This browser offers no encryption on a plain http page. Open the relay by https, or run the local gateway ' +
-        '(`tokenplace gateway`) and open it at http://localhost.',
+      'Browsers encrypt on https and localhost only. Open the relay by https, or run `tokenplace gateway` here.',
     )
   }
 }
@@ -154,7 +153,13 @@ export class ApiError extends TokenPlaceError {
   readonly type: string
   readonly param: string | null
 
-  constructor(message: string, status: number, type: string, code: string | null = null, param: string | null = null) {
+  constructor(
+    message: string,
+    status: number,
+    type: string,
+    code: string | null = null,
+    param: string | null = null,
+  ) {
     super(code ?? type, message)
     this.status = status
     this.type = type

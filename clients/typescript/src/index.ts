@@ -12,3 +12,4 @@ export type { ChatChunk, ChatCompletion, ChatMessage, ChatRequest, ChatUsage, Co
 export type { ModelCard } from './wire/card.ts'
 export { type JobId, type NodeId, parseNodeId, showNodeId } from './wire/ids.ts'
 export { RecordKind } from './wire/stream.ts'
+export { parseVoucher, type Voucher } from './wire/voucher.ts'

@@ -2,7 +2,14 @@
 import { x25519 } from '@noble/curves/ed25519.js'
 import { sha3_256 } from '@noble/hashes/sha3.js'
 import { ml_kem768 } from '@noble/post-quantum/ml-kem.js'
-import { AEAD_AES_256_GCM, CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_X25519_HKDF_SHA256, type Key, type KEMFactory } from 'hpke'
+import {
+  AEAD_AES_256_GCM,
+  CipherSuite,
+  KDF_HKDF_SHA256,
+  KEM_DHKEM_X25519_HKDF_SHA256,
+  type Key,
+  type KEMFactory,
+} from 'hpke'
 import { ClockSkew, KeyUnknown, TokenPlaceError } from '../src/errors.ts'
 import { answerKeys } from '../src/sealing/exchange.ts'
 import { padRecord, unpadRequest } from '../src/sealing/padding.ts'

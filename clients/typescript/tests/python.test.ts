@@ -38,7 +38,10 @@ test.each(cases)('sealed in TypeScript, opened and answered in Python: $name', a
   const question = { do: 'open', kem: key.kem, private: key.private, sealed: hex(sealed), data: data.map(hex) }
   const answer = await ask(question)
   expect(answer['body']).toBe(hex(body))
-  const [nonce, ...records] = new RecordSplitter().feed(bytes(String(answer['wire']))) as [StreamRecord, ...StreamRecord[]]
+  const [nonce, ...records] = new RecordSplitter().feed(bytes(String(answer['wire']))) as [
+    StreamRecord,
+    ...StreamRecord[],
+  ]
   const opener = await pending.accept(nonce.payload)
   const opened: string[] = []
   for (const record of records) opened.push(hex(await opener.open(record)))

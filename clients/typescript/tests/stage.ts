@@ -57,12 +57,11 @@ export class Stage {
   readonly #programs: Program[] = []
   readonly #folders: string[] = []
 
-  /** A relay on a port of its own; `script` is started instead of `tokenplace relay`, with the port. */
-  async relay(port = 0, script?: string): Promise<Program> {
+  /** A relay on a port of its own, with the page. */
+  async relay(port = 0): Promise<Program> {
     const chosen = port || (await freePort())
     const url = `http://127.0.0.1:${chosen}`
-    const blind = ['-m', 'tokenplace.cli.main', 'relay', '--blind', '--port', String(chosen)]
-    const program = this.start(script ? [script, String(chosen)] : blind, {}, url)
+    const program = this.start(['relay', '--blind', '--port', String(chosen)], {}, url)
     await until('the relay', async () => (await fetch(`${url}/livez`)).ok)
     return program
   }
@@ -74,11 +73,18 @@ export class Stage {
   }
 
   /** A node at those relays; `delay` is seconds between two words of the echo. */
-  async node(relays: string[], { delay = 0, slots = 8, home = this.folder(), engine = 'echo' } = {}): Promise<Program> {
+  async node(
+    relays: string[],
+    { delay = 0, slots = 8, home = this.folder(), engine = 'echo' } = {},
+  ): Promise<Program> {
     const links = relays.flatMap((relay) => ['--relay', relay])
     const environment = { TOKEN_PLACE_ECHO_DELAY: String(delay), TOKEN_PLACE_STATE_DIR: home }
     const before = new Set((await Promise.all(relays.map(nodesAt))).flat().map(({ node }) => node))
-    const program = this.start(['-m', 'tokenplace.cli.main', 'node', '--engine', engine, '--slots', String(slots), ...links], environment, relays[0] ?? '')
+    const program = this.start(
+      ['node', '--engine', engine, '--slots', String(slots), ...links],
+      environment,
+      relays[0] ?? '',
+    )
     await until(`the node (${program.said()})`, async () => {
       const now = await Promise.all(relays.map(nodesAt))
       return now.every((nodes) => nodes.some(({ node }) => !before.has(node)))
@@ -87,7 +93,7 @@ export class Stage {
   }
 
   start(args: string[], environment: Record<string, string>, url: string): Program {
-    const child = spawn(PYTHON, args, {
+    const child = spawn(PYTHON, ['-m', 'tokenplace.cli.main', ...args], {
       cwd: ROOT,
       env: { ...process.env, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],

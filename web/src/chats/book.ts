@@ -75,6 +75,8 @@ export class Book {
     document.addEventListener('visibilitychange', () => void (document.hidden || this.look()))
     window.setInterval(() => void (document.hidden || this.look()), LOOK_AGAIN)
     void this.look()
+    // What sealing needs is loaded before the first question, not with it; what goes wrong here is told when asking.
+    this.client.prepare(null).catch(() => {})
     const open = this.chats.value.find(({ id }) => id === lastChat.value)
     if (open) await this.open(open.id)
   }
@@ -101,8 +103,7 @@ export class Book {
   // -- chats -----------------------------------------------------------------------------------------------------------
 
   newChat(): void {
-    const { system, temperature } = this.current.peek()
-    this.current.value = { ...freshChat(), system, temperature }
+    this.current.value = freshChat()
     this.messages.value = []
     lastChat.value = ''
   }
@@ -159,7 +160,9 @@ export class Book {
 
   /** Nothing waits for the disk; when it refuses, the person is told. */
   #written(writing: Promise<void>): void {
-    writing.catch(() => (this.notice.value = 'This browser has no room left to keep this chat. Export it, or delete old ones.'))
+    writing.catch(
+      () => (this.notice.value = 'This browser has no room left to keep this chat. Export it, or delete old ones.'),
+    )
   }
 
   // -- questions and answers -------------------------------------------------------------------------------------------
@@ -177,7 +180,10 @@ export class Book {
 
   /** Ask another question in the place of one; what follows it goes. */
   askInstead(question: string, text: string): void {
-    const before = this.messages.peek().find((message) => message.peek().id === question)?.peek()
+    const before = this.messages
+      .peek()
+      .find((message) => message.peek().id === question)
+      ?.peek()
     const kept = this.#cutAt(question)
     if (kept) void this.#askAfter(kept, text, before?.role === 'user' ? before.pictures : [])
   }
@@ -214,7 +220,10 @@ export class Book {
 
   #answer(chat: Chat, asked: readonly Signal<Message>[]): Promise<void> {
     const model = this.model.peek()
-    const words = wordsFor(chat, asked.map((message) => message.peek()))
+    const words = wordsFor(
+      chat,
+      asked.map((message) => message.peek()),
+    )
     const reply = signal<Message>({
       role: 'assistant',
       id: newId(),
@@ -276,8 +285,17 @@ export class Book {
       this.#over(run)
     }
     // Browsers without locks have one window as far as we know.
-    if (!navigator.locks) void pickUp()
-    else void navigator.locks.request(lockOf(reply.id), { ifAvailable: true }, (lock) => (lock ? pickUp() : undefined))
+    const { locks } = navigator
+    if (!locks) return void pickUp()
+    void locks.request(lockOf(reply.id), { ifAvailable: true }, async (lock) => {
+      if (lock) return pickUp()
+      // Another window reads it; when that is done, or closed, it is our turn to look.
+      void locks.request(lockOf(reply.id), async () => {
+        const now = (await this.#shelf.messages(reply.chat)).find(({ id }) => id === reply.id)
+        if (now) message.value = now
+        if (now?.role === 'assistant' && now.state === 'coming') await pickUp()
+      })
+    })
   }
 
   #newRun(reply: Signal<Reply>): Run {

@@ -24,7 +24,8 @@ export function asJson(chats: readonly Written[]): string {
 export function asMarkdown({ chat, messages }: Written): string {
   const parts = messages.map((message) => {
     const who = message.role === 'user' ? 'You' : (message.model ?? 'Answer')
-    const pictures = message.role === 'user' ? message.pictures.map(({ name }) => `\n\n*[picture: ${name}]*`).join('') : ''
+    const pictures =
+      message.role === 'user' ? message.pictures.map(({ name }) => `\n\n*[picture: ${name}]*`).join('') : ''
     const ending = message.role === 'assistant' && message.state !== 'whole' ? `\n\n*[${message.state}]*` : ''
     return `## ${who}\n\n${message.text}${pictures}${ending}`
   })
@@ -42,4 +43,7 @@ export function download(name: string, type: string, content: string): void {
 }
 
 export const fileName = (title: string): string =>
-  title.replaceAll(/[^\p{L}\p{N}]+/gu, '-').replaceAll(/^-+|-+$/g, '').slice(0, 60) || 'chat'
+  title
+    .replaceAll(/[^\p{L}\p{N}]+/gu, '-')
+    .replaceAll(/^-+|-+$/g, '')
+    .slice(0, 60) || 'chat'

@@ -102,7 +102,15 @@ export class Run {
     const text = last.state === 'whole' ? this.#text : this.#shown
     const { usage } = this.reply.peek()
     this.#change(
-      { ...last, text, usage: this.#usage ?? usage, cut: this.#cut, firstMs: this.#firstMs, wholeMs, seen: this.#witness.seen },
+      {
+        ...last,
+        text,
+        usage: this.#usage ?? usage,
+        cut: this.#cut,
+        firstMs: this.#firstMs,
+        wholeMs,
+        seen: this.#witness.seen,
+      },
       true,
     )
   }

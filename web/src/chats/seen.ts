@@ -36,7 +36,8 @@ export class Witness {
     if (sighting.kind === RecordKind.NOTICE || sighting.kind === RecordKind.OUTCOME) return
     const began = this.#steps[0]?.at ?? at
     const last = this.#records.at(-1)
-    if (last && this.#records.length >= MOST_RECORDS) this.#records.splice(-1, 1, [at - began, last[1] + sighting.received])
+    if (last && this.#records.length >= MOST_RECORDS)
+      this.#records.splice(-1, 1, [at - began, last[1] + sighting.received])
     else this.#records.push([at - began, sighting.received])
   }
 

@@ -47,7 +47,10 @@ const WORDS: Readonly<Record<string, readonly [title: string, advice: string]>> 
   node_unknown: ['The node is not connected any more', 'Try again; another node will be chosen if there is one.'],
   moved: ['This answer goes on in another window', 'Look there, or try again here.'],
   clock_skew: ['The clocks differ too much', 'Set this machine’s date and time, then try again.'],
-  too_large: ['This is more than one question can carry', 'Take out a picture or some of the text. The limit is 8 MiB.'],
+  too_large: [
+    'This is more than one question can carry',
+    'Take out a picture or some of the text. The limit is 8 MiB.',
+  ],
   context_length_exceeded: [
     'This chat has outgrown the model’s memory',
     'Start a new chat, shorten the question, or choose a model with more context.',

@@ -20,7 +20,9 @@ purifier.addHook('uponSanitizeAttribute', (element, data) => {
   else if (data.attrName === 'href') data.keepAttr = /^(?:https?:\/\/|mailto:)/i.test(data.attrValue)
   // Only our own renderer's classes: a model that could borrow the page's could draw a false button.
   else if (data.attrName === 'class') {
-    data.keepAttr = /^(?:CODE|SPAN)$/.test(element.nodeName) && /^(?:hljs-[\w-]+(?: \w+_)*|language-[\w+#.-]+)$/.test(data.attrValue)
+    data.keepAttr =
+      /^(?:CODE|SPAN)$/.test(element.nodeName) &&
+      /^(?:hljs-[\w-]+(?: \w+_)*|language-[\w+#.-]+)$/.test(data.attrValue)
   }
 })
 purifier.addHook('afterSanitizeAttributes', (element) => {

@@ -35,7 +35,8 @@ interface Block {
 }
 
 /** Colours code when the person has waited for nothing else; loaded when there is code at all. */
-const colour = async (code: HTMLElement, language: string): Promise<void> => (await import('./colour.ts')).colour(code, language)
+const colour = async (code: HTMLElement, language: string): Promise<void> =>
+  (await import('./colour.ts')).colour(code, language)
 
 export class MarkdownView {
   readonly #root: HTMLElement

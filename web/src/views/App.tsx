@@ -53,7 +53,9 @@ export function App({ book }: { book: Book }): JSX.Element {
         <Composer book={book} onEditLast={editLast} />
       </main>
       {panel && <Panel book={book} />}
-      {covered && <button type="button" class="scrim" tabIndex={-1} aria-hidden="true" onClick={() => (drawer.value = null)} />}
+      {covered && (
+        <button type="button" class="scrim" tabIndex={-1} aria-hidden="true" onClick={() => (drawer.value = null)} />
+      )}
       <Settings book={book} />
       {book.notice.value && (
         <div class="notice" role="alert">

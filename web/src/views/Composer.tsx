@@ -25,7 +25,9 @@ export function Composer({ book, onEditLast }: { book: Book; onEditLast: () => v
   const files = useRef<HTMLInputElement>(null)
   const run = book.running.value
   const chat = book.current.value.id
-  const seesPictures = book.served.value?.find(({ id }) => id === book.model.value)?.card?.capabilities.includes('vision')
+  const seesPictures = book.served.value
+    ?.find(({ id }) => id === book.model.value)
+    ?.card?.capabilities.includes('vision')
   const barred = book.away.value?.code === 'insecure_context'
   const ready = Boolean(text.trim() || pictures.length) && !barred
 
@@ -41,7 +43,8 @@ export function Composer({ book, onEditLast }: { book: Book; onEditLast: () => v
     const room = MOST_PICTURES - pictures.length
     if (chosen.length > room) setProblem(`One question can carry ${MOST_PICTURES} pictures.`)
     const read = await Promise.allSettled(chosen.slice(0, room).map(readPicture))
-    if (read.some(({ status }) => status === 'rejected')) setProblem('One of these files is no picture that this browser can read.')
+    if (read.some(({ status }) => status === 'rejected'))
+      setProblem('One of these files is no picture that this browser can read.')
     setPictures((before) => [...before, ...read.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []))])
   }
   useEffect(() => {

@@ -24,7 +24,13 @@ export function Header({ book }: { book: Book }): JSX.Element {
   return (
     <header class="bar">
       {!chatsShown() && (
-        <button type="button" class="icon-button" onClick={toggleChats} aria-label="Show the list of chats" title="Chats">
+        <button
+          type="button"
+          class="icon-button"
+          onClick={toggleChats}
+          aria-label="Show the list of chats"
+          title="Chats"
+        >
           <Icon.Menu />
         </button>
       )}
@@ -35,7 +41,15 @@ export function Header({ book }: { book: Book }): JSX.Element {
           disabled={!served?.length}
           onChange={(event) => book.change({ model: event.currentTarget.value })}
         >
-          {!known && <option value={model}>{model ? `${model} (not served now)` : served || book.away.value ? 'No model is served now' : 'Looking for models …'}</option>}
+          {!known && (
+            <option value={model}>
+              {model
+                ? `${model} (not served now)`
+                : served || book.away.value
+                  ? 'No model is served now'
+                  : 'Looking for models …'}
+            </option>
+          )}
           {(served ?? []).map(({ id, nodes, card }) => (
             <option key={id} value={id}>
               {id}
@@ -60,7 +74,13 @@ export function Header({ book }: { book: Book }): JSX.Element {
           {answered?.node && <span class="fingerprint">{showNodeId(answered.node).slice(0, 9)}</span>}
         </span>
       </button>
-      <button type="button" class="icon-button" onClick={() => (settingsOpen.value = true)} aria-label="Settings" title="Settings">
+      <button
+        type="button"
+        class="icon-button"
+        onClick={() => (settingsOpen.value = true)}
+        aria-label="Settings"
+        title="Settings"
+      >
         <Icon.Tune />
       </button>
     </header>

@@ -18,7 +18,11 @@ export function MessageView(props: {
   onEdit: (id: string | null) => void
 }): JSX.Element {
   const message = props.message.value
-  return message.role === 'user' ? <QuestionView {...props} question={message} /> : <ReplyView {...props} reply={message} />
+  return message.role === 'user' ? (
+    <QuestionView {...props} question={message} />
+  ) : (
+    <ReplyView {...props} reply={message} />
+  )
 }
 
 function CopyButton({ text }: { text: () => string }): JSX.Element {
@@ -29,7 +33,13 @@ function CopyButton({ text }: { text: () => string }): JSX.Element {
     setTimeout(() => setCopied(false), 1500)
   }
   return (
-    <button type="button" class="quiet" onClick={() => void copy()} aria-label={copied ? 'Copied' : 'Copy'} title="Copy">
+    <button
+      type="button"
+      class="quiet"
+      onClick={() => void copy()}
+      aria-label={copied ? 'Copied' : 'Copy'}
+      title="Copy"
+    >
       {copied ? <Icon.Check /> : <Icon.Copy />}
     </button>
   )
@@ -75,7 +85,13 @@ function QuestionView({
           )}
           <div class="actions">
             <CopyButton text={() => question.text} />
-            <button type="button" class="quiet" onClick={() => onEdit(question.id)} aria-label="Edit and ask again" title="Edit and ask again">
+            <button
+              type="button"
+              class="quiet"
+              onClick={() => onEdit(question.id)}
+              aria-label="Edit and ask again"
+              title="Edit and ask again"
+            >
               <Icon.Edit />
             </button>
           </div>
@@ -85,7 +101,15 @@ function QuestionView({
   )
 }
 
-function Editor({ text, onSend, onCancel }: { text: string; onSend: (text: string) => void; onCancel: () => void }): JSX.Element {
+function Editor({
+  text,
+  onSend,
+  onCancel,
+}: {
+  text: string
+  onSend: (text: string) => void
+  onCancel: () => void
+}): JSX.Element {
   const field = useRef<HTMLTextAreaElement>(null)
   useEffect(() => {
     if (!field.current) return
@@ -141,7 +165,9 @@ function ReplyView({ book, reply }: { book: Book; reply: Reply }): JSX.Element {
     <article class="message reply" aria-label={`Answer${reply.model ? ` of ${reply.model}` : ''}`} aria-busy={coming}>
       <Words reply={reply} />
       {coming && !reply.text && <Waiting news={run?.news.value ?? null} here={Boolean(run)} />}
-      {coming && reply.text !== '' && run?.news.value?.phase === 'returning' && <Waiting news={run.news.value} here />}
+      {coming && reply.text !== '' && run?.news.value?.phase === 'returning' && (
+        <Waiting news={run.news.value} here />
+      )}
       {coming && reply.text !== '' && <span class="caret" aria-hidden="true" />}
       {reply.trouble && (
         <div class="trouble" role="alert">
@@ -168,7 +194,13 @@ function ReplyView({ book, reply }: { book: Book; reply: Reply }): JSX.Element {
         <footer class="actions">
           {reply.text && <CopyButton text={() => reply.text} />}
           {!reply.trouble && (
-            <button type="button" class="quiet" onClick={() => book.again(reply.id)} aria-label="Answer again" title="Answer again">
+            <button
+              type="button"
+              class="quiet"
+              onClick={() => book.again(reply.id)}
+              aria-label="Answer again"
+              title="Answer again"
+            >
               <Icon.Again />
             </button>
           )}
@@ -219,7 +251,13 @@ function Words({ reply }: { reply: Reply }): JSX.Element {
   return <div class="words markdown" ref={root} />
 }
 
-function Waiting({ news, here }: { news: { phase: string; position: number | null } | null; here: boolean }): JSX.Element {
+function Waiting({
+  news,
+  here,
+}: {
+  news: { phase: string; position: number | null } | null
+  here: boolean
+}): JSX.Element {
   const words = !here
     ? 'This answer comes in another window'
     : news?.phase === 'queued'
@@ -249,12 +287,19 @@ function Speed({ reply }: { reply: Reply }): JSX.Element | null {
   const writing = firstMs !== null && wholeMs !== null ? (wholeMs - firstMs) / 1000 : 0
   const parts = [
     tokens ? `${tokens} tokens` : '',
-    tokens && tokens > 1 && writing > 0.05 ? `${((tokens - 1) / writing).toFixed(tokens / writing < 10 ? 1 : 0)} per second` : '',
-    firstMs !== null ? `first word after ${firstMs < 995 ? `${Math.round(firstMs)} ms` : `${(firstMs / 1000).toFixed(1)} s`}` : '',
+    tokens && tokens > 1 && writing > 0.05
+      ? `${((tokens - 1) / writing).toFixed(tokens / writing < 10 ? 1 : 0)} per second`
+      : '',
+    firstMs !== null
+      ? `first word after ${firstMs < 995 ? `${Math.round(firstMs)} ms` : `${(firstMs / 1000).toFixed(1)} s`}`
+      : '',
   ].filter(Boolean)
   if (!parts.length) return null
   return (
-    <span class="speed" title={usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : undefined}>
+    <span
+      class="speed"
+      title={usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : undefined}
+    >
       {parts.join(' · ')}
     </span>
   )

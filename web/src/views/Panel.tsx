@@ -20,7 +20,8 @@ const STANDINGS: Readonly<Record<Standing, string>> = {
 export const bytes = (count: number): string =>
   count < 1000 ? `${count} B` : count < 1e6 ? `${(count / 1000).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`
 
-const clock = (at: number): string => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' })
+const clock = (at: number): string =>
+  new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' })
 
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
 
@@ -33,7 +34,13 @@ export function Panel({ book }: { book: Book }): JSX.Element {
     <aside class="panel" id="privacy" aria-label="Privacy of this chat">
       <div class="bar">
         <h2>Privacy of this chat</h2>
-        <button type="button" class="icon-button" onClick={togglePanel} aria-label="Close the privacy panel" title="Close">
+        <button
+          type="button"
+          class="icon-button"
+          onClick={togglePanel}
+          aria-label="Close the privacy panel"
+          title="Close"
+        >
           <Icon.Close />
         </button>
       </div>
@@ -43,33 +50,41 @@ export function Panel({ book }: { book: Book }): JSX.Element {
           {answered?.node ? (
             <NodeCard book={book} node={answered.node} standing={answered.standing ?? 'known'} />
           ) : (
-            <p class="hint">Nobody yet. Before anything is sent, the node’s card is checked against its fingerprint.</p>
+            <p class="hint">
+              Nobody yet. Before anything is sent, the node’s card is checked against its fingerprint.
+            </p>
           )}
         </section>
         <section>
           <h3>What the relay could see</h3>
           {replies.length === 0 && <p class="hint">Nothing of this chat yet.</p>}
           {replies.map((reply, i) => (
-            <SeenView key={reply.id} seen={reply.seen} node={reply.node} number={i + 1} open={i === replies.length - 1} />
+            <SeenView
+              key={reply.id}
+              seen={reply.seen}
+              node={reply.node}
+              number={i + 1}
+              open={i === replies.length - 1}
+            />
           ))}
           {replies.length > 0 && <p class="hint">And your network address, as with every page you open.</p>}
         </section>
         <section>
           <h3>What it could not</h3>
           <p class="hint">
-            Your words and pictures, the answer, the system prompt, the temperature. They are sealed with X25519 and ML-KEM-768 together
-            and padded, so that sizes do not spell them.
+            Your words and pictures, the answer, the system prompt, the temperature. They are sealed with X25519 and
+            ML-KEM-768 together and padded, so that sizes do not spell them.
           </p>
         </section>
         <section>
           <h3>Who can read it</h3>
           <p class="hint">
-            The machine that answers: a model has to read a question to answer it, and its owner could look. Do not tell a volunteer’s
-            machine what its owner must not know.
+            The machine that answers: a model has to read a question to answer it, and its owner could look. Do not
+            tell a volunteer’s machine what its owner must not know.
           </p>
           <p class="hint">
-            This page came from the relay too. Who must not trust even that can use <code>tokenplace chat</code> or the local gateway
-            instead: same seal, installed by yourself.
+            This page came from the relay too. Who must not trust even that can use <code>tokenplace chat</code> or
+            the local gateway instead: same seal, installed by yourself.
           </p>
         </section>
       </div>
@@ -88,16 +103,36 @@ function NodeCard({ book, node, standing }: { book: Book; node: NodeId; standing
         <code class="fingerprint whole">{showNodeId(node)}</code>
       </div>
       <p class="hint">{STANDINGS[shown]}</p>
-      <button type="button" class="plain" aria-pressed={pinned} onClick={() => (pinned ? book.unpin(node) : book.pin(node))}>
+      <button
+        type="button"
+        class="plain"
+        aria-pressed={pinned}
+        onClick={() => (pinned ? book.unpin(node) : book.pin(node))}
+      >
         {pinned ? 'Unpin this node' : 'Pin: ask only this node'}
       </button>
     </div>
   )
 }
 
-const STEPS = { directory: 'Asked who serves', submit: 'Sealed question', resume: 'Came back', cancel: 'Stopped' } as const
+const STEPS = {
+  directory: 'Asked who serves',
+  submit: 'Sealed question',
+  resume: 'Came back',
+  cancel: 'Stopped',
+} as const
 
-function SeenView({ seen, node, number, open }: { seen: Seen; node: NodeId | null; number: number; open: boolean }): JSX.Element {
+function SeenView({
+  seen,
+  node,
+  number,
+  open,
+}: {
+  seen: Seen
+  node: NodeId | null
+  number: number
+  open: boolean
+}): JSX.Element {
   const sums = sumsOf(seen)
   const began = seen.steps[0]?.at ?? 0
   return (
@@ -165,7 +200,13 @@ function Pieces({ seen }: { seen: Seen }): JSX.Element {
     return `M${x} ${height}v-${Math.max(2, (size / most) * (height - 2)).toFixed(1)}`
   })
   return (
-    <svg class="pieces" viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="none" role="img" aria-label={`${seen.records.length} pieces over ${seconds(last)}, the largest ${bytes(most)}`}>
+    <svg
+      class="pieces"
+      viewBox={`0 0 ${width} ${height}`}
+      preserveAspectRatio="none"
+      role="img"
+      aria-label={`${seen.records.length} pieces over ${seconds(last)}, the largest ${bytes(most)}`}
+    >
       <path d={bars.join('')} stroke="currentColor" stroke-width="1.600" fill="none" />
     </svg>
   )

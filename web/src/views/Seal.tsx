@@ -5,7 +5,7 @@
 import type { NodeId } from '@tokenplace/client'
 import type { JSX } from 'preact'
 
-const RINGS = [13.500, 9.500, 5.500]
+const RINGS = [13.5, 9.5, 5.5]
 const ARCS = 12
 const ALPHABET = 'abcdefghijklmnopqrstuvwxyz234567'
 
@@ -28,7 +28,13 @@ export function Seal({ node, size = 28 }: { node: NodeId; size?: number }): JSX.
   }
   return (
     <svg class="seal" width={size} height={size} viewBox="0 0 32 32" aria-hidden="true">
-      <path d={arcs.join('')} fill="none" stroke={`oklch(0.62 0.11 ${hue})`} stroke-width="3.400" stroke-linecap="butt" />
+      <path
+        d={arcs.join('')}
+        fill="none"
+        stroke={`oklch(0.62 0.11 ${hue})`}
+        stroke-width="3.400"
+        stroke-linecap="butt"
+      />
       <circle cx="16" cy="16" r="2.200" fill={`oklch(0.62 0.11 ${hue})`} />
     </svg>
   )

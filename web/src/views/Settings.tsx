@@ -34,7 +34,13 @@ export function Settings({ book }: { book: Book }): JSX.Element {
         <div class="settings-body">
           <div class="bar">
             <h2 id="settings-title">Settings</h2>
-            <button type="button" class="icon-button" onClick={() => (settingsOpen.value = false)} aria-label="Close the settings" title="Close">
+            <button
+              type="button"
+              class="icon-button"
+              onClick={() => (settingsOpen.value = false)}
+              aria-label="Close the settings"
+              title="Close"
+            >
               <Icon.Close />
             </button>
           </div>
@@ -44,7 +50,13 @@ export function Settings({ book }: { book: Book }): JSX.Element {
             <div class="choice">
               {LOOKS.map(([value, name]) => (
                 <label key={value}>
-                  <input type="radio" name="look" value={value} checked={look.value === value} onChange={() => (look.value = value)} />
+                  <input
+                    type="radio"
+                    name="look"
+                    value={value}
+                    checked={look.value === value}
+                    onChange={() => (look.value = value)}
+                  />
                   <span>{name}</span>
                 </label>
               ))}
@@ -68,7 +80,12 @@ function ThisChat({ book }: { book: Book }): JSX.Element {
       {some && (
         <label class="line">
           <span>Title</span>
-          <input type="text" dir="auto" value={chat.title} onChange={(event) => book.change({ title: event.currentTarget.value.trim() || chat.title })} />
+          <input
+            type="text"
+            dir="auto"
+            value={chat.title}
+            onChange={(event) => book.change({ title: event.currentTarget.value.trim() || chat.title })}
+          />
         </label>
       )}
       <label class="line">
@@ -95,17 +112,30 @@ function ThisChat({ book }: { book: Book }): JSX.Element {
             value={chat.temperature ?? 0.7}
             onInput={(event) => book.change({ temperature: Number(event.currentTarget.value) })}
           />
-          <button type="button" class="plain" disabled={chat.temperature === null} onClick={() => book.change({ temperature: null })}>
+          <button
+            type="button"
+            class="plain"
+            disabled={chat.temperature === null}
+            onClick={() => book.change({ temperature: null })}
+          >
             Reset
           </button>
         </div>
       </div>
       {some && (
         <div class="actions">
-          <button type="button" class="plain" onClick={() => download(`${fileName(chat.title)}.md`, 'text/markdown', asMarkdown(written()))}>
+          <button
+            type="button"
+            class="plain"
+            onClick={() => download(`${fileName(chat.title)}.md`, 'text/markdown', asMarkdown(written()))}
+          >
             Export as Markdown
           </button>
-          <button type="button" class="plain" onClick={() => download(`${fileName(chat.title)}.json`, 'application/json', asJson([written()]))}>
+          <button
+            type="button"
+            class="plain"
+            onClick={() => download(`${fileName(chat.title)}.json`, 'application/json', asJson([written()]))}
+          >
             Export as JSON
           </button>
         </div>
@@ -121,13 +151,21 @@ function Pins({ book }: { book: Book }): JSX.Element {
     <fieldset>
       <legend>Nodes you pinned</legend>
       <p class="hint">
-        {pins.value.length ? 'Only these are ever asked.' : 'None: any node whose card holds may answer. Pin one here, or in the privacy panel of a chat.'}
+        {pins.value.length
+          ? 'Only these are ever asked.'
+          : 'None: any node whose card holds may answer. Pin one here, or in the privacy panel of a chat.'}
       </p>
       <ul class="pins">
         {pins.value.map((pin) => (
           <li key={pin}>
             <code class="fingerprint">{showNodeId(parseNodeId(pin))}</code>
-            <button type="button" class="icon-button" aria-label={`Unpin ${pin}`} title="Unpin" onClick={() => book.unpin(pin)}>
+            <button
+              type="button"
+              class="icon-button"
+              aria-label={`Unpin ${pin}`}
+              title="Unpin"
+              onClick={() => book.unpin(pin)}
+            >
               <Icon.Close />
             </button>
           </li>
@@ -159,7 +197,11 @@ function Pins({ book }: { book: Book }): JSX.Element {
           Pin
         </button>
       </form>
-      {problem && <p class="hint" role="alert">{problem}</p>}
+      {problem && (
+        <p class="hint" role="alert">
+          {problem}
+        </p>
+      )}
     </fieldset>
   )
 }
@@ -176,7 +218,9 @@ function AllChats({ book }: { book: Book }): JSX.Element {
           type="button"
           class="plain"
           disabled={!count}
-          onClick={() => void book.all().then((all) => download('token.place-chats.json', 'application/json', asJson(all)))}
+          onClick={() =>
+            void book.all().then((all) => download('token.place-chats.json', 'application/json', asJson(all)))
+          }
         >
           Export all
         </button>

@@ -29,7 +29,13 @@ export function Sidebar({ book }: { book: Book }): JSX.Element {
           <img src="./icon.svg" alt="" width="26" height="26" />
           token.place
         </span>
-        <button type="button" class="icon-button" onClick={toggleChats} aria-label="Hide the list of chats" title="Hide">
+        <button
+          type="button"
+          class="icon-button"
+          onClick={toggleChats}
+          aria-label="Hide the list of chats"
+          title="Hide"
+        >
           <Icon.Close />
         </button>
       </div>
@@ -100,7 +106,9 @@ export function Sidebar({ book }: { book: Book }): JSX.Element {
             </ul>
           </section>
         ))}
-        {book.chats.value.length === 0 && <p class="hint">Your chats will be listed here. They stay in this browser.</p>}
+        {book.chats.value.length === 0 && (
+          <p class="hint">Your chats will be listed here. They stay in this browser.</p>
+        )}
       </div>
       {!book.lasting && <p class="hint">This browser keeps nothing: chats are gone when the page is closed.</p>}
     </nav>

@@ -7,7 +7,11 @@ import { MessageView } from './MessageView.tsx'
 /** So near to the end (px) that the view follows what comes. */
 const NEAR = 80
 
-export function Thread(props: { book: Book; editing: string | null; onEdit: (id: string | null) => void }): JSX.Element {
+export function Thread(props: {
+  book: Book
+  editing: string | null
+  onEdit: (id: string | null) => void
+}): JSX.Element {
   const { book } = props
   const frame = useRef<HTMLDivElement>(null)
   const list = useRef<HTMLDivElement>(null)
@@ -49,7 +53,15 @@ export function Thread(props: { book: Book; editing: string | null; onEdit: (id:
       <div class="messages" ref={list}>
         {messages.map((message) => {
           const { id } = message.peek()
-          return <MessageView key={id} book={book} message={message} editing={props.editing === id} onEdit={props.onEdit} />
+          return (
+            <MessageView
+              key={id}
+              book={book}
+              message={message}
+              editing={props.editing === id}
+              onEdit={props.onEdit}
+            />
+          )
         })}
       </div>
       {away && (

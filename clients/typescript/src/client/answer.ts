@@ -373,7 +373,10 @@ export class Answer {
       }
       if (now - brokenAt >= patience) {
         // Who comes back to an old answer wants to know that it is gone, not that a node is.
-        throw new Lost(problem instanceof Refused && !attempt.sealed ? problem : new JobFailed('node_lost', problem.message), true)
+        throw new Lost(
+          problem instanceof Refused && !attempt.sealed ? problem : new JobFailed('node_lost', problem.message),
+          true,
+        )
       }
       this.#tell('returning')
       await this.#sleep(pause)

@@ -43,7 +43,7 @@ export interface Met {
 export interface ClientOptions {
   /** The only node ids to be asked, if any are given. */
   pins?: Iterable<string>
-  /** Ids of those whose vouchers are believed; hand the vouchers themselves to `client.trust.vouch`. */
+  /** Ids of those whose vouchers are believed; hand the vouchers themselves (`parseVoucher`) to `client.trust.vouch`. */
   issuers?: Iterable<string>
   /** Remembers the nodes met; hand in one with a shelf to remember them between runs. */
   memory?: Memory
@@ -59,7 +59,10 @@ export class Client {
   readonly #relays: Relays
   readonly #linger: number
 
-  constructor(relays: string | readonly string[], { pins = [], issuers = [], memory, linger = LINGER, fetch }: ClientOptions = {}) {
+  constructor(
+    relays: string | readonly string[],
+    { pins = [], issuers = [], memory, linger = LINGER, fetch }: ClientOptions = {},
+  ) {
     this.trust = new Trust([...pins].map(parseNodeId), [...issuers].map(parseNodeId), memory)
     this.#relays = new Relays((typeof relays === 'string' ? [relays] : relays).map((url) => new Door(url, fetch)))
     this.#linger = linger

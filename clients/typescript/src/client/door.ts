@@ -43,7 +43,11 @@ export class Door {
   readonly #fetch: Fetch
 
   constructor(url: string, fetch: Fetch = (input, init) => globalThis.fetch(input, init)) {
-    const parsed = URL.canParse(url) ? new URL(url) : URL.canParse(`https://${url}`) ? new URL(`https://${url}`) : null
+    const parsed = URL.canParse(url)
+      ? new URL(url)
+      : URL.canParse(`https://${url}`)
+        ? new URL(`https://${url}`)
+        : null
     if (!parsed || !/^https?:$/.test(parsed.protocol)) {
       throw new WireError(`A relay’s address looks like https://relay.example; ${url} does not.`)
     }
@@ -56,7 +60,12 @@ export class Door {
     const query = new URLSearchParams({ limit: String(limit), ...(model === null ? {} : { model }) })
     const at = Date.now()
     const within = AbortSignal.timeout(SILENCE)
-    const response = await this.#ask('GET', `${NODES}?${query}`, {}, signal ? AbortSignal.any([signal, within]) : within)
+    const response = await this.#ask(
+      'GET',
+      `${NODES}?${query}`,
+      {},
+      signal ? AbortSignal.any([signal, within]) : within,
+    )
     const content = await this.#translate(response.text(), signal)
     onSighting?.({ at, relay: this.name, what: 'directory', model, sent: 0, received: content.length })
     if (content.length > MAX_DIRECTORY) throw new RelayUnreachable(`${this.name} sends an endless directory.`)
@@ -66,7 +75,15 @@ export class Door {
   /** Hand over a sealed request. Throws RelayUnreachable or Refused, also while records are read. */
   async submit(node: NodeId, sealed: Bytes, job: JobId, linger: number, visit: Visit): Promise<Records> {
     const path = `${JOBS}?${new URLSearchParams({ node, linger: String(linger) })}`
-    visit.onSighting?.({ at: Date.now(), relay: this.name, what: 'submit', node, job, sent: sealed.length, received: 0 })
+    visit.onSighting?.({
+      at: Date.now(),
+      relay: this.name,
+      what: 'submit',
+      node,
+      job,
+      sent: sealed.length,
+      received: 0,
+    })
     return this.#stream('POST', path, { body: sealed, headers: { 'content-type': REQUEST_TYPE } }, node, job, visit)
   }
 
@@ -95,8 +112,8 @@ export class Door {
     { signal, onSighting }: Visit,
   ): Promise<Records> {
     const leaving = new AbortController()
-    const any = signal ? AbortSignal.any([signal, leaving.signal]) : leaving.signal
-    const response = await this.#within(this.#ask(method, path, init, any), leaving, signal)
+    const leave = signal ? AbortSignal.any([signal, leaving.signal]) : leaving.signal
+    const response = await this.#within(this.#ask(method, path, init, leave), leaving, signal)
     return this.#records(response, leaving, node, job, signal, onSighting)
   }
 
@@ -176,7 +193,12 @@ export class Door {
       // falls through: a proxy's page, or no body at all
     }
     if (response.status >= 500) {
-      return new Refused(`The relay ${this.name} is in trouble (${response.status}).`, 'draining', response.status, retryAfter)
+      return new Refused(
+        `The relay ${this.name} is in trouble (${response.status}).`,
+        'draining',
+        response.status,
+        retryAfter,
+      )
     }
     return new Refused(`The relay answered ${response.status}.`, 'relay_error', response.status, retryAfter)
   }

@@ -11,7 +11,9 @@ import type { Answer } from './answer.ts'
 import type { Client } from './client.ts'
 
 /** A `fetch` for the `openai` package, or any program that speaks OpenAI over fetch. */
-export function createFetch(client: Client): (input: string | URL | Request, init?: RequestInit) => Promise<Response> {
+export function createFetch(
+  client: Client,
+): (input: string | URL | Request, init?: RequestInit) => Promise<Response> {
   return async (input, init) => {
     const request = new Request(input, init)
     const path = /\/v\d+(\/.*)?$/.exec(new URL(request.url).pathname)?.[0]

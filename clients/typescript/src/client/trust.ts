@@ -9,7 +9,7 @@ import { UntrustedCard } from '../errors.ts'
 import { isObject, object } from '../wire/bytes.ts'
 import type { Card, CardBody } from '../wire/card.ts'
 import type { NodeId } from '../wire/ids.ts'
-import { parseVoucher } from '../wire/voucher.ts'
+import type { Voucher } from '../wire/voucher.ts'
 import { verify } from '../sealing/hpke.ts'
 import { verifyCard } from '../sealing/identity.ts'
 
@@ -83,8 +83,7 @@ export class Trust {
   }
 
   /** Believe a voucher, or throw UntrustedCard: not signed, expired, or by nobody whose vouchers are believed. */
-  async vouch(text: string): Promise<void> {
-    const voucher = await parseVoucher(text)
+  async vouch(voucher: Voucher): Promise<void> {
     if (!this.issuers.has(voucher.issuer)) {
       throw new UntrustedCard(`Vouchers of ${voucher.issuer} are not among those you believe.`)
     }

@@ -41,7 +41,8 @@ export interface SealedRequest {
 /** Seal `body` to a key of a card that was verified, picked by `chooseKey`. Throws TooLarge, WireError, InsecureContext. */
 export async function sealRequest(body: Bytes, key: SealingKey, nowMs: number): Promise<SealedRequest> {
   requireCrypto()
-  if (body.length > MAX_BODY) throw new TooLarge(`A request may carry ${MAX_BODY} bytes; this one has ${body.length}.`)
+  if (body.length > MAX_BODY)
+    throw new TooLarge(`A request may carry ${MAX_BODY} bytes; this one has ${body.length}.`)
   const requestId = crypto.getRandomValues(new Uint8Array(REQUEST_ID_BYTES))
   const secret = crypto.getRandomValues(new Uint8Array(SECRET_BYTES))
   const keyId = await keyIdOf(key.kem, key.publicKey)

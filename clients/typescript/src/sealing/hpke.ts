@@ -1,14 +1,14 @@
 /**
  * The door to the library's HPKE (RFC 9180, base mode, single shot), HKDF-SHA256 and AES-256-GCM.
  *
- * For each key agreement the runtime's own is used where it exists, and noble's where it does not: never a weaker suite
+ * For each primitive the runtime's own is used where it exists, and noble's where it does not: never a weaker suite
  * instead. Without WebCrypto at all nothing is sealed.
  */
 import { AEAD_AES_256_GCM, CipherSuite, KDF_HKDF_SHA256 } from 'hpke'
 import { InsecureContext, WireError } from '../errors.ts'
 import { type Bytes, concat } from '../wire/bytes.ts'
 import type { Kem } from '../wire/request.ts'
-import { bestAgreements, kemOver } from './agreements.ts'
+import { bestPrimitives, kemOver } from './kem.ts'
 
 /** Throws InsecureContext where the runtime hides its cryptography from us. */
 export function requireCrypto(): void {
@@ -23,7 +23,7 @@ const suites: { -readonly [kem in Kem]?: Promise<CipherSuite> } = {}
 export const suiteFor = (kem: Kem): Promise<CipherSuite> => (suites[kem] ??= findSuite(kem))
 
 async function findSuite(kem: Kem): Promise<CipherSuite> {
-  return new CipherSuite<never>(kemOver(await bestAgreements(), kem) as never, KDF_HKDF_SHA256, AEAD_AES_256_GCM)
+  return new CipherSuite<never>(kemOver(await bestPrimitives(), kem) as never, KDF_HKDF_SHA256, AEAD_AES_256_GCM)
 }
 
 /** HPKE `enc` and ciphertext for the owner of `publicKey`; `info` is authenticated and not sent. Throws WireError. */

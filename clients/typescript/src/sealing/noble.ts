@@ -4,9 +4,9 @@
  */
 import { ed25519, x25519 } from '@noble/curves/ed25519.js'
 import { ml_kem768 } from '@noble/post-quantum/ml-kem.js'
-import type { Agreements } from './agreements.ts'
+import type { Primitives } from './kem.ts'
 
-export const nobleAgreements: Agreements = {
+export const primitives: Omit<Primitives, 'sha3'> = {
   encapsulate(publicKey) {
     const { sharedSecret, cipherText } = ml_kem768.encapsulate(publicKey)
     return Promise.resolve({ secret: sharedSecret, ciphertext: cipherText })

@@ -56,6 +56,7 @@ function unpad(padded: Bytes, sizeOf: (data: number) => number): Bytes {
   const end = LENGTH_BYTES + length
   if (end > padded.length) throw new WireError('The padded message is shorter than the length it states.')
   if (padded.subarray(end).some((byte) => byte !== 0)) throw new WireError('The padding is not zeros.')
-  if (padded.length !== sizeOf(length)) throw new WireError('This is not padded to the size that its length asks for.')
+  if (padded.length !== sizeOf(length))
+    throw new WireError('This is not padded to the size that its length asks for.')
   return padded.slice(LENGTH_BYTES, end)
 }

@@ -68,7 +68,7 @@ export function base32(bytes: Uint8Array): string {
   let held = 0
   for (const byte of bytes) {
     held = (held << 8) | byte
-    for (bits += 8; bits >= 5; ) digits += BASE32[(held >> (bits -= 5)) & 31]
+    for (bits += 8; bits >= 5;) digits += BASE32[(held >> (bits -= 5)) & 31]
     held &= (1 << bits) - 1
   }
   return digits

@@ -2,14 +2,14 @@
  * The sender's half of our two key encapsulations for `hpke`, over whichever ML-KEM and X25519 there is.
  *
  * `hpke` has both KEMs, but its hybrid asks for SHA3-256 in WebCrypto, which Chromium has not, and none of its KEMs can
- * take one half from the runtime and the other from noble. So the two key agreements, where a secret could leak through
- * timing, are native wherever they can be, each for itself. The vectors and the Python node hold this to the standards.
+ * take one half from the runtime and the other from noble. So each primitive is native wherever it can be, by itself; it
+ * matters most for the two key agreements, where a secret could leak through timing. The vectors and the Python node hold
+ * this to the standards.
  *
  *     X25519 (RFC 9180, 4.1)     shared secret = ExtractAndExpand(X25519 secret, enc ‖ node's key), enc = our X25519 key
  *     MLKEM768-X25519 (0x647a,   shared secret = SHA3-256(ML-KEM secret ‖ X25519 secret ‖ our X25519 key ‖
  *     draft-ietf-hpke-pq)          node's X25519 key ‖ label), enc = ML-KEM ciphertext (1088) ‖ our X25519 key (32)
  */
-import { sha3_256 } from '@noble/hashes/sha3.js'
 import {
   KDF_HKDF_SHA256,
   KEM_ML_KEM_768,
@@ -26,15 +26,16 @@ const MLKEM_PUBLIC = 1184
 const LABEL = utf8('\\.//^\\')
 const X25519 = { name: 'X25519' }
 
-/** The two key agreements with the owner of a public key. */
-export interface Agreements {
-  /** ML-KEM-768. */
+/** The primitives under the KEMs. */
+export interface Primitives {
+  /** ML-KEM-768 with the owner of a public key. */
   encapsulate(publicKey: Bytes): Promise<{ secret: Uint8Array; ciphertext: Uint8Array }>
-  /** X25519 with a fresh key of ours, whose public half is given. */
+  /** X25519 between the owner of a public key and a fresh key of ours, whose public half is given. */
   agree(publicKey: Bytes): Promise<{ secret: Uint8Array; publicKey: Uint8Array }>
+  sha3(data: Bytes): Promise<Uint8Array>
 }
 
-export const nativeAgreements: Agreements = {
+const native: Primitives = {
   async encapsulate(publicKey) {
     const mlkem = KEM_ML_KEM_768()
     const { shared_secret: secret, enc: ciphertext } = await mlkem.Encap(await mlkem.DeserializePublicKey(publicKey))
@@ -48,8 +49,12 @@ export const nativeAgreements: Agreements = {
     ])
     if (!('publicKey' in ours)) throw new NotSupportedError(X25519.name)
     const secret = await subtle.deriveBits({ ...X25519, public: theirs }, ours.privateKey, 256)
-    return { secret: new Uint8Array(secret), publicKey: new Uint8Array(await subtle.exportKey('raw', ours.publicKey)) }
+    return {
+      secret: new Uint8Array(secret),
+      publicKey: new Uint8Array(await subtle.exportKey('raw', ours.publicKey)),
+    }
   },
+  sha3: async (data) => new Uint8Array(await crypto.subtle.digest('SHA3-256', data)),
 }
 
 interface RawKey extends Key {
@@ -82,13 +87,13 @@ function sender(id: Kem, name: string, Nenc: number, Npk: number, encap: Encap):
 }
 
 /** The KEM of that number. */
-export function kemOver({ encapsulate, agree }: Agreements, kem: Kem): KEMFactory<RawKey> {
+export function kemOver({ encapsulate, agree, sha3 }: Primitives, kem: Kem): KEMFactory<RawKey> {
   if (kem === Kem.X25519_MLKEM768) {
     return sender(kem, 'MLKEM768-X25519', 1120, 1216, async (node) => {
       const curveKey = node.slice(MLKEM_PUBLIC)
       const [lattice, curve] = await Promise.all([encapsulate(node.slice(0, MLKEM_PUBLIC)), agree(curveKey)])
       return {
-        shared_secret: sha3_256(concat(lattice.secret, curve.secret, curve.publicKey, curveKey, LABEL)),
+        shared_secret: await sha3(concat(lattice.secret, curve.secret, curve.publicKey, curveKey, LABEL)),
         enc: concat(lattice.ciphertext, curve.publicKey),
       }
     })
@@ -106,17 +111,18 @@ export function kemOver({ encapsulate, agree }: Agreements, kem: Kem): KEMFactor
   })
 }
 
-/** Native where the runtime can, decided once and for each agreement by trying it. */
-export async function bestAgreements(): Promise<Agreements> {
-  const tries = [
+/** Native where the runtime can, decided once and for each primitive by trying it. */
+export async function bestPrimitives(): Promise<Primitives> {
+  const tries: Promise<unknown>[] = [
     KEM_ML_KEM_768().GenerateKeyPair(false),
-    crypto.subtle.generateKey(X25519, false, ['deriveBits']) as Promise<unknown>,
+    crypto.subtle.generateKey(X25519, false, ['deriveBits']),
+    native.sha3(new Uint8Array()),
   ]
-  const [mlkem, x25519] = (await Promise.allSettled(tries)).map(({ status }) => status === 'fulfilled')
-  if (mlkem && x25519) return nativeAgreements
-  const { nobleAgreements } = await import('./noble.ts')
+  const [mlkem, x25519, sha3] = (await Promise.allSettled(tries)).map(({ status }) => status === 'fulfilled')
+  const noble = mlkem && x25519 ? native : (await import('./noble.ts')).primitives
   return {
-    encapsulate: (mlkem ? nativeAgreements : nobleAgreements).encapsulate,
-    agree: (x25519 ? nativeAgreements : nobleAgreements).agree,
+    encapsulate: (mlkem ? native : noble).encapsulate,
+    agree: (x25519 ? native : noble).agree,
+    sha3: sha3 ? native.sha3 : (await import('./sha3.ts')).sha3,
   }
 }

@@ -1,0 +1,1 @@
+import{t as e}from"./sha3-CtKBs6S6.js";var t=t=>Promise.resolve(e(t));export{t as sha3};
