@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 JOBS ?= 2
 
-.PHONY: run test lint format types bench faults constraints clean help
+.PHONY: run test test-typescript test-browser page lint format types bench faults constraints clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,8 +31,31 @@ run: $(READY) ## everything on this machine: relay, gateway, page, node with the
 	@exec $(BIN)/tokenplace up
 
 test: $(READY_DEV) lint types ## lint, types, import contracts, and the tests (minutes)
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory test-typescript; \
+	else echo "npm is not here: the TypeScript client and the page are not tested (Debian, Ubuntu: apt install npm)"; fi
 	@$(BIN)/tokenplace models pull smollm2-135m-instruct
 	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not heavy"
+
+clients/typescript/node_modules: clients/typescript/package-lock.json
+	@cd clients/typescript && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+web/node_modules: web/package-lock.json clients/typescript/node_modules
+	@cd web && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+page: web/node_modules ## build the page into the Python package
+	@cd web && npm run --silent build
+
+test-typescript: web/node_modules $(READY_DEV) ## types, vectors and live tests of the client; that the served page is the built source
+	@cd clients/typescript && npm run --silent check && npm test --silent
+	@cd web && npm run --silent check && npm run --silent check:built
+
+test-browser: web/node_modules $(READY_DEV) ## the page in a real Chromium, against a real relay, node and model
+	@command -v chromium >/dev/null || test -n "$(CHROMIUM)" || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium; \
+	  else echo "Chromium is missing (Debian: apt install chromium), or set CHROMIUM to its path"; exit 1; fi; }
+	@cd web && npm test --silent
 
 lint: $(READY_DEV) ## style, security lint, import contracts
 	@$(BIN)/ruff check .

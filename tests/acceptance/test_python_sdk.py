@@ -9,7 +9,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from stage import Program, all_free, staged, until
+from stage import Program, Stage, all_free, free_port, staged, until
+from tokenplace.client.client import Client
 from tokenplace.client.sync import SyncClient
 from tokenplace.client.transport import AsyncTokenPlaceTransport, TokenPlaceTransport
 from tokenplace.errors import NoNode
@@ -72,3 +73,24 @@ async def test_the_async_openai_sdk_streams_on_the_sealed_path(relay: Program) -
         stream = await sdk.chat.completions.create(model="echo", messages=HELLO, stream=True)
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert text == "echo: hello there"
+
+
+async def test_a_gateway_of_ones_own_passes_the_page_s_sealed_bytes_through(stage: Stage, relay: Program) -> None:
+    """What the page does from the gateway's address: it seals by itself, and the gateway cannot read it."""
+    dead = Program.__new__(Program)
+    dead.url = f"http://127.0.0.1:{free_port()}"
+    gateway = stage.gateway(dead, relay)
+    async with Client([gateway.url]) as client:
+        answer = await client.chat(HELLO, model="echo")
+        assert answer["choices"][0]["message"]["content"] == "echo: hello there"
+        stream = client.stream(LONG, model="echo")
+        await anext(stream)
+        assert not all_free(relay)
+        await stream.aclose()
+        until(lambda: all_free(relay), "the slot to be free", patience=1.0)
+    async with httpx2.AsyncClient(base_url=gateway.url) as http:
+        page = await http.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        refused = await http.post("/relay/v2/jobs?node=x", content=b"junk")
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "bad_format"

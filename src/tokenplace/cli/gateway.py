@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import aclosing
 from socket import socket
 
 import typer
@@ -10,8 +12,11 @@ import typer
 from tokenplace.cli.clients import open_client
 from tokenplace.cli.running import configure_logs, run_loop, stop_signal
 from tokenplace.cli.serving import address_of, bind, serving
+from tokenplace.client.settings import ClientSettings
 from tokenplace.gateway.app import create_gateway
+from tokenplace.gateway.passage import Passage
 from tokenplace.gateway.settings import GatewaySettings
+from tokenplace.web.page import create_page
 
 
 def run(*, relays: Sequence[str], host: str, port: int) -> None:
@@ -23,9 +28,10 @@ def run(*, relays: Sequence[str], host: str, port: int) -> None:
 
 
 async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySettings) -> None:
+    chosen = ClientSettings.read(os.environ, relays)
     with stop_signal() as stop:
         async with open_client(relays) as client:
-            app = create_gateway(
+            api = create_gateway(
                 client,
                 hosted=False,
                 service=settings.service_name,
@@ -33,8 +39,8 @@ async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySetti
                 phrases=settings.phrases,
                 stand_in=settings.stand_in,
             )
-            async with serving(app, listener):
-                typer.echo(
-                    f"OpenAI API: {address_of(listener)}/v1 (JSON), {address_of(listener)}/v2 (JSON and streams)"
-                )
+            passage = Passage(chosen.relays, otherwise=api)
+            async with aclosing(passage), serving(create_page(otherwise=passage), listener):
+                address = address_of(listener)
+                typer.echo(f"OpenAI API: {address}/v1 (JSON), {address}/v2 (JSON and streams); chat page: {address}")
                 await stop.wait()

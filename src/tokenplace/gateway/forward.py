@@ -62,7 +62,7 @@ class Forwarded(Response):
         """ASGI. The program's leaving cancels the answer at the node."""
         async with asyncio.TaskGroup() as group:
             answering = group.create_task(self._tell(scope, send))
-            others = [group.create_task(_gone(receive, answering)), group.create_task(self._live(send))]
+            others = [group.create_task(gone(receive, answering)), group.create_task(self._live(send))]
             answering.add_done_callback(lambda _: [other.cancel() for other in others])
 
     async def _tell(self, scope: Scope, send: Send) -> None:
@@ -154,7 +154,8 @@ class Forwarded(Response):
         await send({"type": "http.response.body", "body": data, "more_body": more})
 
 
-async def _gone(receive: Receive, answering: asyncio.Task[None]) -> None:
+async def gone(receive: Receive, answering: asyncio.Task[None]) -> None:
+    """Cancel the answering when the asker's connection ends."""
     while (await receive())["type"] != "http.disconnect":
         pass
     answering.cancel()

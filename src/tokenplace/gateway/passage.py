@@ -1,0 +1,91 @@
+"""Lets the page that a gateway serves reach a relay: sealed bytes pass through, unread and unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import httpx2 as httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tokenplace.errors import ApiError
+from tokenplace.gateway.forward import gone
+from tokenplace.openai import jsontext
+from tokenplace.wire import routes
+from tokenplace.wire.limits import MAX_REQUEST
+
+_TOLD = ("content-type", "cache-control", "retry-after", "x-accel-buffering", "x-request-id")
+"""What of a relay's answer the page hears."""
+
+_SILENCE = 25.0
+
+
+class Passage:
+    """Hands the relay's own routes on to the first relay that answers; everything else goes to `otherwise`."""
+
+    def __init__(self, relays: Sequence[str], otherwise: ASGIApp) -> None:
+        self._relays = [relay if "//" in relay else f"https://{relay}" for relay in relays]
+        self._otherwise = otherwise
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(30.0, connect=5.0, read=_SILENCE, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not (path == routes.NODES or path.startswith(routes.JOBS)):
+            await self._otherwise(scope, receive, send)
+            return
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if len(body) > MAX_REQUEST:
+                await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request is too large.")
+                return
+            more = message.get("more_body", False)
+        async with asyncio.TaskGroup() as group:
+            passing = group.create_task(self._pass(scope, bytes(body), send))
+            watching = group.create_task(gone(receive, passing))
+            passing.add_done_callback(lambda _: watching.cancel())
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+        await self._http.aclose()
+
+    async def _pass(self, scope: Scope, body: bytes, send: Send) -> None:
+        query = scope["query_string"].decode("ascii", "replace")
+        given = dict(scope["headers"]).get(b"content-type", b"")
+        headers = {"content-type": given.decode("latin-1"), "accept-encoding": "identity"} if given else {}
+        for relay in self._relays:
+            url = f"{relay.rstrip('/')}{scope['path']}{'?' if query else ''}{query}"
+            try:
+                async with self._http.stream(scope["method"], url, content=body, headers=headers) as answer:
+                    await _hand_on(answer, send)
+                return
+            except httpx.TransportError:
+                continue
+        await _refuse(send, HTTPStatus.SERVICE_UNAVAILABLE, "relay_unreachable", "No relay can be reached from here.")
+
+
+async def _hand_on(answer: httpx.Response, send: Send) -> None:
+    headers = [(name.encode(), answer.headers[name].encode("latin-1")) for name in _TOLD if name in answer.headers]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    try:
+        async for chunk in answer.aiter_raw():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except httpx.HTTPError:
+        pass  # the page sees a stream without its sealed end, and comes back for the rest
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(send: Send, status: HTTPStatus, code: str, message: str) -> None:
+    body = jsontext.write(ApiError(message, status=status, type="server_error", code=code).as_json())
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
