@@ -27,18 +27,21 @@ _log = structlog.get_logger("tokenplace.relay")
 
 def run(*, host: str, port: int, blind: bool, names: Sequence[str]) -> None:
     """Serve until Ctrl-C or SIGTERM, then let open answers end."""
-    settings, complaint = _settings()
+    settings, complaint = read_settings()
     configure_logs(settings.log_level)
     if complaint:
         _log.warning("relay.setting_ignored", reason=complaint)
     listener = bind(settings.host or host, settings.port if settings.port is not None else port)
     hosting = not blind and find_spec("fastapi") is not None
     if not (blind or hosting):
-        _log.warning("relay.blind", reason="no gateway is hosted; pip install 'tokenplace[gateway]' brings it")
+        _log.warning(
+            "relay.blind",
+            reason="no gateway is hosted; in a clone, pip install '.[gateway]' brings it",
+        )
     run_loop(_serve(listener, settings, hosting=hosting, names=names))
 
 
-def _settings() -> tuple[RelaySettings, str | None]:
+def read_settings() -> tuple[RelaySettings, str | None]:
     """The settings; a RELAY_PORT that is no port falls back to the flag, as it always did."""
     try:
         return RelaySettings(), None

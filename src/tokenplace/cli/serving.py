@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,6 +42,10 @@ def bind(host: str, port: int, *, or_next: bool = False) -> socket.socket:
             listener.listen(2048)
         except OSError as error:
             listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise PortTaken(
+                    f"Cannot listen on {host}:{candidate} ({error.strerror}); choose with --host, --port."
+                ) from None
             problem = error
         else:
             listener.setblocking(False)

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
 from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, Refused, RelayUnreachable, WireError
 from tokenplace.wire import request, routes, stream
+from tokenplace.wire.address import relay_address
 from tokenplace.wire.ids import JobId, ModelId, NodeId
 from tokenplace.wire.messages import Listing
 from tokenplace.wire.stream import Record, RecordSplitter
@@ -64,14 +64,7 @@ class HttpDoor:
     """A relay at a base URL."""
 
     def __init__(self, url: str, *, verify: bool = True) -> None:
-        try:
-            parts = urlsplit(url if "//" in url else f"https://{url}")
-            self._name = parts._replace(query="", fragment="").geturl().rstrip("/")
-            known = parts.scheme in ("http", "https") and bool(httpx.URL(self._name).host)
-        except (ValueError, httpx.InvalidURL):
-            known = False
-        if not known:
-            raise WireError(f"A relay's address looks like https://relay.example; {url!r} does not.")
+        self._name = relay_address(url).geturl()
         self._http = httpx.AsyncClient(
             base_url=self._name,
             timeout=httpx.Timeout(30.0, connect=5.0, read=_SILENCE, pool=None),

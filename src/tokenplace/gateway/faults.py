@@ -16,4 +16,5 @@ def as_api_error(error: TokenPlaceError, catalogue: Catalogue, model: str) -> Ap
     if model in catalogue.entries:
         status, code = HTTPStatus.SERVICE_UNAVAILABLE, "model_not_served"
         return ApiError(error.message, status=status, type="server_error", param="model", code=code, retry_after=10)
-    return ApiError(error.message, status=HTTPStatus.NOT_FOUND, param="model", code="model_not_found")
+    message = f"Nobody knows a model {model!r}. {error.message}"
+    return ApiError(message, status=HTTPStatus.NOT_FOUND, param="model", code="model_not_found")

@@ -20,9 +20,9 @@ class ApiKeys:
     """The keys that are let in; none at all lets everybody in. Raises TokenPlaceError for what is no digest."""
 
     def __init__(self, digests: Iterable[str] = ()) -> None:
-        self._digests = frozenset(digest.strip().lower().removeprefix("sha256:") for digest in digests)
+        self._digests = frozenset(digest.strip(" -").lower().removeprefix("sha256:") for digest in digests)
         if not all(map(_DIGEST.fullmatch, self._digests)):
-            raise TokenPlaceError("An API key is configured as the SHA-256 of the key, 64 hexadecimal digits.")
+            raise TokenPlaceError("TOKEN_PLACE_API_KEYS holds the SHA-256 of each key, 64 hexadecimal digits.")
 
     def check(self, authorization: str) -> None:
         """Look at an `Authorization` header. Raises ApiError (401)."""

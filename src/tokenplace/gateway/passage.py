@@ -13,6 +13,7 @@ from tokenplace.errors import ApiError
 from tokenplace.gateway.forward import gone
 from tokenplace.openai import jsontext
 from tokenplace.wire import routes
+from tokenplace.wire.address import relay_address
 from tokenplace.wire.limits import MAX_REQUEST
 
 _TOLD = ("content-type", "cache-control", "retry-after", "x-accel-buffering", "x-request-id")
@@ -25,7 +26,7 @@ class Passage:
     """Hands the relay's own routes on to the first relay that answers; everything else goes to `otherwise`."""
 
     def __init__(self, relays: Sequence[str], otherwise: ASGIApp) -> None:
-        self._relays = [relay if "//" in relay else f"https://{relay}" for relay in relays]
+        self._relays = [relay_address(relay).geturl() for relay in relays]
         self._otherwise = otherwise
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(30.0, connect=5.0, read=_SILENCE, pool=None),
@@ -63,7 +64,7 @@ class Passage:
         given = dict(scope["headers"]).get(b"content-type", b"")
         headers = {"content-type": given.decode("latin-1"), "accept-encoding": "identity"} if given else {}
         for relay in self._relays:
-            url = f"{relay.rstrip('/')}{scope['path']}{'?' if query else ''}{query}"
+            url = f"{relay}{scope['path']}{'?' if query else ''}{query}"
             try:
                 async with self._http.stream(scope["method"], url, content=body, headers=headers) as answer:
                     await _hand_on(answer, send)

@@ -6,9 +6,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
@@ -23,7 +22,6 @@ from tokenplace.link.events import (
     Granted,
     NodeEvent,
     Offered,
-    Ponged,
     Rewound,
     Welcomed,
 )
@@ -36,6 +34,7 @@ from tokenplace.sealing.identity import Identity
 from tokenplace.sealing.keys import KeyRing
 from tokenplace.sealing.replay import ReplayGuard
 from tokenplace.wire import routes
+from tokenplace.wire.address import relay_address
 from tokenplace.wire.card import Card, CardBody
 from tokenplace.wire.ids import JobId
 from tokenplace.wire.limits import MAX_MESSAGE, TIMING, Timing
@@ -63,7 +62,6 @@ class RelayState:
     url: str
     step: LinkStep = LinkStep.DIALLING
     detail: str = ""
-    rtt: float | None = None
 
 
 @dataclass(slots=True)
@@ -74,7 +72,6 @@ class NodeState:
     jobs: int = 0
     aborted: int = 0
     tokens: int = 0
-    on_change: Callable[[], None] = field(default=lambda: None)
 
     @property
     def connected(self) -> int:
@@ -84,11 +81,10 @@ class NodeState:
 
 def link_url(relay: str) -> tuple[str, str]:
     """The WebSocket address of a relay's base URL, and the authority that the node signs. Raises WireError."""
-    parts = urlsplit(relay.rstrip("/") if "//" in relay else f"https://{relay}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise WireError(f"A relay's address looks like https://relay.example; {relay!r} does not.")
+    parts = relay_address(relay)
     secure = parts.scheme == "https"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
     default = 443 if secure else 80
     authority = host if (parts.port or default) == default else f"{host}:{parts.port}"
     return f"{'wss' if secure else 'ws'}://{authority}{parts.path}{routes.LINK}", authority
@@ -120,7 +116,7 @@ class NodeService:
         self._links: set[NodeEnd] = set()
         self._tasks: dict[JobId, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
-        self.state = NodeState([RelayState(url) for url in dict.fromkeys(relays)])
+        self.state = NodeState([RelayState(relay_address(url).geturl()) for url in dict.fromkeys(relays)])
         self.runs = Runs(slots=engine.slots, timing=timing, start=self._start, stop=self._stop)
         self._worker = Worker(api, self.runs, clock, self._answered)
         self._sequence = 0
@@ -184,7 +180,6 @@ class NodeService:
         self.state.jobs += 1
         self.state.aborted += outcome is Outcome.ABORTED
         self.state.tokens += tokens
-        self.state.on_change()
 
     # -- links -----------------------------------------------------------------------------------------------------
 
@@ -281,17 +276,16 @@ class NodeService:
                 self.runs.granted(end, sid, total, now)
             case Cancelled(sid=sid):
                 self.runs.cancelled(end, sid)
-            case Ponged(seconds=seconds):
-                relay.rtt = seconds
             case Drained():
                 self._note(relay, LinkStep.CONNECTED, "the relay is shutting down")
 
     def _note(self, relay: RelayState, step: LinkStep, detail: str = "") -> None:
         if (relay.step, relay.detail) != (step, detail):
-            if detail:
+            if detail and step is LinkStep.CONNECTED:
+                _log.info("link.news", relay=relay.url, news=detail)
+            elif detail:
                 _log.warning("link.down", relay=relay.url, reason=detail)
             relay.step, relay.detail = step, detail
-            self.state.on_change()
 
     # -- time ------------------------------------------------------------------------------------------------------
 

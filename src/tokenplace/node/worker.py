@@ -20,14 +20,14 @@ GATHER = 0.045
 """Seconds over which pieces are gathered into one record: the sizes and times of single tokens spell the words
 (arXiv 2403.09751, 2511.03675). The first piece of an answer goes out at once."""
 
-MAX_MESSAGE = 1000
+LONGEST_ERROR = 1000
 """Characters of an error that go under the seal: it has to fit into one record, whatever an engine said."""
 
 _log = structlog.get_logger("tokenplace.node")
 
 
 class Worker:
-    """Answers opened requests. `answered(tokens)` hears of every answer that ended, without a word of it."""
+    """Answers opened requests. `answered(outcome, tokens)` hears of every answer that ended, without a word of it."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Worker:
     def _abort(
         self, outbox: _Outbox, run: Run, error: TokenPlaceError, kind: str, usage: dict[str, object] | None
     ) -> None:
-        abort = Abort(error.message[:MAX_MESSAGE], kind, error.code, usage)
+        abort = Abort(error.message[:LONGEST_ERROR], kind, error.code, usage)
         packed = abort.pack()
         if len(packed) > MAX_RECORD_DATA:  # an engine's oversized usage: an error here would end the whole node
             packed = replace(abort, usage=None).pack()

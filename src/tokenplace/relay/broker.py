@@ -201,7 +201,7 @@ class Broker:
         """The client does not want it any more. Raises JobUnknown."""
         ticket = self.tickets.get(job)
         if ticket is None or ticket.job.node != node_id:
-            raise JobUnknown()
+            raise JobUnknown("No such job runs here; it may have ended already.")
         self._cancel(ticket)
 
     def position(self, ticket: Ticket) -> int:
@@ -233,7 +233,7 @@ class Broker:
                 node.card = hello.card
             node.end, node.close = end, close
             node.slots = node.free = hello.slots
-        node.since = now
+        node.since = end.last_pinged = now
         node.draining = False
         end.welcome("token.place relay")
         self.roster.add(node)
@@ -341,7 +341,7 @@ class Broker:
             if now - end.last_heard >= self.timing.silence:
                 node.close("silent")
                 self.left(node, end, now)
-            elif now - max(end.last_heard, end.last_pinged) >= self.timing.heartbeat:
+            elif now - end.last_pinged >= self.timing.heartbeat:
                 end.ping(now)
 
     def drain(self) -> None:
@@ -381,7 +381,7 @@ class Broker:
             ticket.counted = ticket.offered = True
             ticket.sid = end.offer(ticket.sealed)
             ticket.job = ticket.job.take(Move.OFFER)
-            ticket.since = now
+            ticket.since = ticket.begun = now
             node.active[ticket.sid] = ticket
             self.counts.offers += 1
 
@@ -426,9 +426,9 @@ class Broker:
 
     def _ended(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
         ticket.sid = None
-        took = now - ticket.created
+        took = now - ticket.begun
         node.seconds_per_job += 0.2 * (took - node.seconds_per_job)
-        node.answered += 1
+        node.answered += reason.code == Outcome.DONE
         move = Move.FINISH if reason.code in (Outcome.DONE, Outcome.ABORTED) else Move.CANCEL
         self._finish(ticket, move, reason)
 

@@ -81,7 +81,9 @@ class NodesDoor:
         self.check_card(hello.card)
         if self._tokens and not self._invited(hello.token):
             raise NotAdmitted(
-                "This relay takes nodes with an invitation only; set TOKEN_PLACE_RELAY_SERVER_TOKEN on the node."
+                "The invitation is not one of this relay's; ask its operator for another."
+                if hello.token
+                else "This relay takes nodes with an invitation only; set TOKEN_PLACE_RELAY_SERVER_TOKEN on the node."
             )
 
     def check_card(self, card: Card) -> None:

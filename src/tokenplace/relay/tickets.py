@@ -24,6 +24,8 @@ class Ticket:
     since: float
     """When it entered its present step, or last showed progress in it."""
     created: float
+    begun: float = 0.0
+    """When a node was given it; what came before was waiting."""
     sealed: bytes | None = None
     """Kept until the node's first record is here, to be offered again."""
     offered: bool = False
@@ -82,6 +84,7 @@ class Ticket:
         """Its records come under another sid from now on, with the room that `room` told for it."""
         self.sid = sid
         self.since = now
+        self.begun = self.begun or now
         self.window = self.granted = self.room
         self.received_bytes -= self.taken_bytes
         self.taken_bytes = 0

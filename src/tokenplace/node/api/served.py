@@ -61,12 +61,6 @@ class Names:
             return self._meant(card.id, card, charter)
         raise refusals.model_unknown(name, sorted({*served, *self._ridden(served)}))
 
-    def any(self) -> Meant:
-        """A model for a request that needs none. Raises ApiError while the engine has no model at all."""
-        for card in self._engine.models:
-            return self._meant(card.id, card, None)
-        raise refusals.model_unknown("", ())
-
     def _ridden(self, served: Collection[ModelId]) -> list[ModelId]:
         return [id for id, adapter in self._adapters.items() if adapter.file is None and adapter.base in served]
 
