@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stage import Stage, all_free, free_port, get_json, nodes_at, until
-
-
-class Terminal:
-    """A program on a terminal of its own, typed to and read from."""
-
-    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
-        self._pid, self._screen = pty.fork()
-        if self._pid == 0:
-            os.execve(sys.executable, [sys.executable, "-m", "tokenplace.cli.main", *arguments], {**os.environ, **env})
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._screen, text.encode())
-
-    def wait_for(self, text: str, patience: float = 20.0) -> None:
-        deadline = time.monotonic() + patience
-        while text not in self.seen:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{text!r} did not appear in:\n{self.seen}")
-            if select.select([self._screen], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):
-                    self.seen += os.read(self._screen, 4096).decode(errors="replace")
-
-    def ended(self, patience: float = 10.0) -> int:
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            if select.select([self._screen], [], [], 0.05)[0]:
-                with contextlib.suppress(OSError):
-                    os.read(self._screen, 4096)
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        raise AssertionError(f"it did not end:\n{self.seen}")
-
-    def close(self) -> None:
-        os.close(self._screen)
-
-
-@contextlib.contextmanager
-def terminal(arguments: list[str], folder: Path) -> Iterator[Terminal]:
-    made = Terminal(arguments, {"XDG_STATE_HOME": str(folder), "TERM": "xterm"})
-    try:
-        yield made
-    finally:
-        made.close()
+from stage import Stage, all_free, free_port, get_json, nodes_at, terminal, until
 
 
 def test_a_conversation_in_the_terminal_survives_ctrl_c(stage: Stage, tmp_path: Path) -> None:

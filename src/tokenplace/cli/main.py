@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -67,7 +68,7 @@ def friendly(extra: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if extra is None or (error.name or "").startswith("tokenplace"):
             raise
-        _fail(f"the Python module {error.name!r} is missing; run: pip install 'tokenplace[{extra}]'")
+        _fail(f"the Python module {error.name!r} is missing; in a clone, pip install '.[{extra}]' brings it")
     except ValueError as error:
         from pydantic import ValidationError
 
@@ -166,9 +167,17 @@ def chat(
     system: Annotated[str | None, typer.Option(help="What the model should know about its task.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0 is sober, 2 is wild.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
+    mcp: Annotated[
+        Path | None,
+        typer.Option("--mcp", help="A file of MCP servers to start here; the model may ask for their tools."),
+    ] = None,
+    allow_tool: Annotated[
+        list[str] | None,
+        typer.Option("--allow-tool", help="A tool, or server/tool, to run without asking; may be given several times."),
+    ] = None,
 ) -> None:
     """Chat in the terminal, sealed from here to the node. Ctrl-C stops the answer, Ctrl-D ends."""
-    with friendly():
+    with friendly("mcp"):
         from tokenplace.cli.chat import run
 
         if message is None and not sys.stdin.isatty():
@@ -180,7 +189,24 @@ def chat(
             message=message,
             system=system,
             options={key: value for key, value in options.items() if value is not None},
+            mcp=mcp,
+            allowed=allow_tool or [],
         )
+
+
+@app.command()
+def mcp(
+    relay: Relays = None,
+    http: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve streamable HTTP on this port of 127.0.0.1.", show_default="stdio"),
+    ] = None,
+) -> None:
+    """token.place as an MCP server: any program that calls tools can ask a private model."""
+    with friendly("mcp"):
+        from tokenplace.cli.mcp import run
+
+        run(relays=relay or [], http_port=http)
 
 
 @models_app.command("list")
