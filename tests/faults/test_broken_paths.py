@@ -128,6 +128,28 @@ def test_leaving_cancels_the_job_within_a_second(stage: Stage) -> None:
         until(lambda: all_free(relay), f"the slot to be free after leaving {url}", patience=1.0)
 
 
+def test_usage_is_counted_for_whole_and_for_broken_answers(stage: Stage) -> None:
+    """In the gateway's metrics and in the node's log: counts, and not a word."""
+    relay = stage.relay()
+    node = stage.node(relay, delay=0.02)
+    url = f"{relay.url}/v2/chat/completions"
+    whole = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}).encode()
+    urllib.request.urlopen(posted(url, whole), timeout=30).read()
+    broken = json.dumps({"model": "echo", "messages": ASK, "stream": True}).encode()
+    with urllib.request.urlopen(posted(url, broken), timeout=30) as response:
+        response.read(3000)
+    until(lambda: '"outcome": "cancelled"' in node.text, "the node to tell of the broken answer")
+    assert metric(relay, 'tokenplace_gateway_tokens_total{kind="completion"}') == 4
+    assert metric(relay, 'tokenplace_gateway_answers_total{outcome="done"}') == 1
+    until(lambda: metric(relay, 'tokenplace_gateway_answers_total{outcome="left"}') == 1, "the gateway to count it")
+    ended = [json.loads(line) for line in node.text.splitlines() if "job.ended" in line]
+    assert [line["outcome"] for line in ended] == ["done", "cancelled"]
+    assert ended[0]["completion_tokens"] == 4
+    assert ended[1]["completion_tokens"] > 0
+    assert "three" not in node.text
+    assert "word5" not in node.text
+
+
 def test_a_client_that_vanishes_cancels_a_json_answer_too(stage: Stage) -> None:
     relay = stage.relay()
     stage.node(relay, delay=0.2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -68,27 +68,33 @@ async def hosted_relay(
     """A relay with its page that serves while the block runs, with a gateway in the same process when `hosting`."""
     broker = Broker(timing=replace(TIMING, drain=settings.drain_seconds))
     async with AsyncExitStack() as stack:
-        api = await _gateway(broker, stack, stand_in=stand_in) if hosting else nothing_here
+        api, counted = await _gateway(broker, stack, stand_in=stand_in) if hosting else (nothing_here, bytes)
         guest = create_page(otherwise=api)
-        relay = Relay(broker, verify, names=[*settings.names, *names], tokens=settings.tokens, guest=guest)
+        relay = Relay(
+            broker, verify, names=[*settings.names, *names], tokens=settings.tokens, guest=guest, counts=counted
+        )
         await stack.enter_async_context(serving(relay, listener))
         yield relay
 
 
-async def _gateway(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> App:
+async def _gateway(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> tuple[App, Callable[[], bytes]]:
     """The gateway beside the relay; imported only here, so that a blind relay never meets a key."""
     from tokenplace.cli.hosted import LocalDoor
     from tokenplace.client.client import Client
     from tokenplace.gateway.app import create_gateway
+    from tokenplace.gateway.counts import Counts
     from tokenplace.gateway.settings import GatewaySettings
 
     client = await stack.enter_async_context(Client([LocalDoor(broker)]))
     settings = GatewaySettings()
-    return create_gateway(
+    counts = Counts()
+    api = create_gateway(
         client,
         hosted=True,
         service=settings.service_name,
         api_keys=settings.api_keys,
         phrases=settings.phrases,
         stand_in=stand_in or settings.stand_in,
+        counts=counts,
     )
+    return api, counts.render

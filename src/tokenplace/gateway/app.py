@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from tokenplace.client.client import Client
 from tokenplace.errors import ApiError, TokenPlaceError
+from tokenplace.gateway.counts import CONTENT_TYPE as COUNTS
+from tokenplace.gateway.counts import Counts
 from tokenplace.gateway.described import describe
 from tokenplace.gateway.faults import as_api_error
 from tokenplace.gateway.flavours import FLAVOURS, Flavour, Operation
@@ -48,6 +50,7 @@ class Gateway:
         keys: ApiKeys,
         shelf: Shelf,
         screen: PhraseScreen,
+        counts: Counts,
     ) -> None:
         self._client = client
         self._catalogue = catalogue
@@ -55,6 +58,7 @@ class Gateway:
         self._keys = keys
         self._shelf = shelf
         self._screen = screen
+        self._counts = counts
         self._privacy = "gateway" if hosted else "end-to-end"
 
     def router(self, flavour: Flavour) -> APIRouter:
@@ -138,6 +142,7 @@ class Gateway:
             question,
             self.marks(request),
             lambda error: as_api_error(error, self._catalogue, canonical),
+            self._counts.add,
         )
 
     def _look(self, content: dict[str, Any]) -> None:
@@ -182,14 +187,16 @@ def create_gateway(
     api_keys: Iterable[str] = (),
     stand_in: bool = False,
     phrases: Iterable[str] = (),
+    counts: Counts | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application; it holds `client` and closes nothing.
 
     `api_keys` are digests of the keys that may ask (none: everybody may). `stand_in` lets a served model answer to
-    catalogue models that nobody serves. `phrases` are refused before anything is sealed. Raises TokenPlaceError for a
-    digest that is none.
+    catalogue models that nobody serves. `phrases` are refused before anything is sealed. `counts` hears of every
+    answer and is shown at /metrics. Raises TokenPlaceError for a digest that is none.
     """
     catalogue = catalogue or Catalogue.load()
+    counts = counts or Counts()
     gateway = Gateway(
         client,
         catalogue,
@@ -198,6 +205,7 @@ def create_gateway(
         keys=ApiKeys(api_keys),
         shelf=Shelf(client, catalogue, stand_in=stand_in),
         screen=PhraseScreen(phrases),
+        counts=counts,
     )
     app = FastAPI(title="token.place", openapi_url=None, docs_url=None, redoc_url=None)
     for flavour in FLAVOURS:
@@ -213,6 +221,10 @@ def create_gateway(
     async def docs(request: Request) -> Response:
         return HTMLResponse(shown, headers={**gateway.marks(request), "content-security-policy": _NOTHING_ELSE})
 
+    async def metrics(_: Request) -> Response:
+        return Response(counts.render(), media_type=COUNTS)
+
+    app.add_route("/metrics", metrics, methods=_READ)
     app.add_route("/openapi.json", openapi, methods=_READ)
     app.add_route("/docs", docs, methods=_READ)
 

@@ -20,6 +20,7 @@ from tokenplace.client.answer import Answer, News, Phase
 from tokenplace.client.client import Client, error_of
 from tokenplace.errors import ApiError, TokenPlaceError
 from tokenplace.openai import jsontext
+from tokenplace.openai.calls import Usage
 from tokenplace.openai.events import CONTENT_TYPE as EVENT_STREAM
 from tokenplace.openai.events import error_event
 
@@ -47,12 +48,14 @@ class Forwarded(Response):
         question: Question,
         headers: dict[str, str],
         explain: Callable[[TokenPlaceError], ApiError],
+        ended: Callable[[str, Usage | None], None],
     ) -> None:
         super().__init__()
         self._client = client
         self._question = question
         self._extra: Headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         self._explain = explain
+        self._ended = ended
         self._started = False
         self._told = time.monotonic()
         self._comment = b": one moment\n\n"
@@ -66,10 +69,15 @@ class Forwarded(Response):
             answering.add_done_callback(lambda _: [other.cancel() for other in others])
 
     async def _tell(self, scope: Scope, send: Send) -> None:
+        outcome = "left"
         try:
             await self._forward(send)
+            outcome = "done"
         except TokenPlaceError as error:
+            outcome = "failed"
             await self._fail(scope, send, self._explain(error))
+        finally:
+            self._ended(outcome, self._answer.usage if self._answer is not None else None)
 
     async def _forward(self, send: Send) -> None:
         question = self._question

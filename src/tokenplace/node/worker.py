@@ -67,6 +67,7 @@ class Worker:
         finally:
             outbox.close()
             self._runs.release(run)
+            _told(run, usage)
 
     def _abort(
         self, outbox: _Outbox, run: Run, error: TokenPlaceError, kind: str, usage: dict[str, object] | None
@@ -83,6 +84,13 @@ class Worker:
         self._runs.finish(run, Reason(outcome), self._clock())
         tokens = (usage or {}).get("completion_tokens")
         self._answered(outcome, tokens if isinstance(tokens, int) else 0)
+
+
+def _told(run: Run, usage: dict[str, object] | None) -> None:
+    """One line for each answer, also for one that was cancelled: an outcome and counts, nothing of what was said."""
+    counts = {kind: (usage or {}).get(kind) for kind in ("prompt_tokens", "completion_tokens")}
+    outcome = run.ended.code if run.ended is not None else Outcome.CANCELLED.value
+    _log.info("job.ended", outcome=outcome, **counts)
 
 
 class _Outbox:

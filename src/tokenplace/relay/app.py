@@ -26,8 +26,9 @@ _log = structlog.get_logger("tokenplace.relay")
 class Relay:
     """Routes requests. What it does not know goes to `guest` (a hosted gateway), if there is one.
 
-    `verify` checks Ed25519 signatures of nodes; `names` are the host names this relay answers to besides the one in
-    the request; `tokens` are the invitations, none meaning that every node may serve.
+    `verify` checks Ed25519 signatures of nodes; `names` are the host names this relay answers to, in place of the one
+    in the request; `tokens` are the invitations, none meaning that every node may serve. `counts` gives the guest's
+    own lines for /metrics.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Relay:
         names: Sequence[str] = (),
         tokens: Sequence[str] = (),
         guest: App | None = None,
+        counts: Callable[[], bytes] = bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.broker = broker
         self._clock = clock
         self._guest = guest or nothing_here
-        self._metrics = Metrics(broker)
+        self._metrics = Metrics(broker, counts)
         self._jobs = JobsDoor(broker, clock)
         self._links = NodesDoor(broker, clock, verify, names=names, tokens=tokens)
         self._own: dict[str, Callable[[Send], Awaitable[None]]] = {

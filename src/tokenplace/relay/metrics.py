@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -51,9 +51,10 @@ class BrokerCollector:
 
 
 class Metrics:
-    """A registry of this relay alone."""
+    """A registry of this relay alone; `more` is what a guest in the same process counts."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, more: Callable[[], bytes]) -> None:
+        self._more = more
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -62,4 +63,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text format, version 0.0.4."""
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + self._more()
