@@ -238,3 +238,8 @@ class ApiError(TokenPlaceError):
     def as_json(self) -> dict[str, dict[str, str | None]]:
         """The body OpenAI clients expect: `{"error": {message, type, param, code}}`."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def whole_seconds(retry_after: float) -> str:
+    """The value of a Retry-After header: whole seconds, at least one (RFC 9110 section 10.2.3)."""
+    return str(max(1, round(retry_after)))

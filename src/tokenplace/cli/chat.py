@@ -20,7 +20,7 @@ from rich.console import Console
 from tokenplace.cli.clients import open_client
 from tokenplace.client.answer import Answer, News, Phase
 from tokenplace.client.client import Client, error_of
-from tokenplace.errors import NoNode, TokenPlaceError
+from tokenplace.errors import TokenPlaceError
 from tokenplace.wire.ids import show_node_id
 
 if TYPE_CHECKING:  # the SDK is an extra
@@ -160,7 +160,7 @@ class _Chat:
     async def _opened(self) -> AsyncIterator[Client]:
         """A client whose model is settled, and the tools."""
         async with open_client(self._relays) as client:
-            await self._settle_model(client)
+            self._model = self._model or await client.any_model()
             if not self._servers:
                 yield client
                 return
@@ -226,17 +226,6 @@ class _Chat:
             self._screen.print("\n[dim]stopped[/dim]")
         finally:
             signal.signal(signal.SIGINT, before)
-
-    async def _settle_model(self, client: Client) -> None:
-        """Without a choice, the model that most nodes serve."""
-        if self._model is None:
-            served = await client.models()
-            if not served:
-                raise NoNode(
-                    "No node is connected to the relay right now; try again in a moment, or lend this machine: "
-                    "tokenplace node."
-                )
-            self._model = max(served, key=lambda model: model.nodes).id
 
     async def _answer(self, client: Client, message: str) -> None:
         """Words, or calls of tools and then words. Whatever was said is kept, also when it is stopped halfway."""

@@ -52,6 +52,8 @@ RETRIES = 2
 LINGER = 5.0
 """Seconds a job outlives our connection, so that we can come back to it."""
 
+NOBODY = "No node is connected to the relay right now; try again in a moment, or lend a machine: tokenplace node."
+
 _RETURN = 20.0
 """Seconds in which we try to come back to a broken stream."""
 
@@ -363,6 +365,6 @@ class Answer:
 
 def _nobody(model: ModelId | None, served: set[ModelId]) -> str:
     if not served:
-        return "No node is connected to the relay right now; try again in a moment, or lend a machine: tokenplace node."
+        return NOBODY
     names = ", ".join(sorted(served)[:20])
     return f"No node serves {model!r} right now. Served now: {names}."

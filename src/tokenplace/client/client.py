@@ -17,7 +17,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any, Self
 
-from tokenplace.client.answer import LINGER, Answer, News
+from tokenplace.client.answer import LINGER, NOBODY, Answer, News
 from tokenplace.client.door import Door, HttpDoor
 from tokenplace.client.relays import Relays
 from tokenplace.client.trust import Memory, Trust
@@ -25,6 +25,7 @@ from tokenplace.errors import ApiError, NoNode
 from tokenplace.openai.calls import MODEL_FREE, Call
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.events import EventParser
+from tokenplace.openai.models import ListedModel
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId, NodeId
 
@@ -38,6 +39,17 @@ class Served:
     id: ModelId
     nodes: int
     card: ModelCard | None
+
+    def listed(self, base: ModelId | None = None) -> ListedModel:
+        """As OpenAI's list of models shows it; an adapter names its `base`."""
+        return ListedModel(
+            id=self.id,
+            context_length=self.card.context if self.card else None,
+            capabilities=self.card.capabilities if self.card else (),
+            nodes=self.nodes,
+            loaded=True,
+            base=base,
+        )
 
 
 class Client:
@@ -127,7 +139,7 @@ class Client:
 
         `on_answer` is told once who answers. Raises ApiError for a request the node refuses, and what `ask` raises.
         """
-        body = {**options, "model": model or await self._any_model(), "messages": list(messages), "stream": True}
+        body = {**options, "model": model or await self.any_model(), "messages": list(messages), "stream": True}
         async with self.ask(CHAT, body, on_news=on_news) as answer:
             if answer.head.status != HTTPStatus.OK:
                 raise error_of(answer.head.status, await answer.read())
@@ -144,7 +156,7 @@ class Client:
         self, messages: Sequence[Mapping[str, Any]], *, model: str | None = None, **options: Any
     ) -> dict[str, Any]:
         """One whole chat answer, as OpenAI's `chat.completion` object. Raises as `stream` does."""
-        body = {**options, "model": model or await self._any_model(), "messages": list(messages)}
+        body = {**options, "model": model or await self.any_model(), "messages": list(messages)}
         async with self.ask(CHAT, body) as answer:
             content = await answer.read()
         if answer.head.status != HTTPStatus.OK:
@@ -152,10 +164,11 @@ class Client:
         completion: dict[str, Any] = json.loads(content)
         return completion
 
-    async def _any_model(self) -> str:
+    async def any_model(self) -> str:
+        """For who has no choice of their own: the model that most nodes serve. Raises NoNode, RelayUnreachable."""
         served = await self.models()
         if not served:
-            raise NoNode("No node is connected to the relay right now; try again in a moment.")
+            raise NoNode(NOBODY)
         return max(served, key=lambda model: model.nodes).id
 
 

@@ -21,10 +21,9 @@ from tokenplace.client.answer import Answer
 from tokenplace.client.client import Client, Served
 from tokenplace.client.faults import as_api_error
 from tokenplace.client.sync import SyncClient
-from tokenplace.errors import ApiError, TokenPlaceError
+from tokenplace.errors import ApiError, TokenPlaceError, whole_seconds
 from tokenplace.openai.models import ListedModel, listing, one
 
-_SINCE = 1_735_689_600
 _MODELS = "/v1/models"
 
 
@@ -140,17 +139,7 @@ def _begun(answer: Answer, stream: Any) -> httpx.Response:
 
 
 def _listed(path: str, served: Sequence[Served]) -> httpx.Response:
-    models: dict[str, ListedModel] = {
-        model.id: ListedModel(
-            id=model.id,
-            created=_SINCE,
-            context_length=model.card.context if model.card else None,
-            capabilities=model.card.capabilities if model.card else (),
-            nodes=model.nodes,
-            loaded=True,
-        )
-        for model in served
-    }
+    models: dict[str, ListedModel] = {model.id: model.listed() for model in served}
     if path == _MODELS:
         return httpx.Response(HTTPStatus.OK, json=listing(models.values()))
     return httpx.Response(HTTPStatus.OK, json=one(models, path.removeprefix(_MODELS + "/")))
@@ -158,5 +147,5 @@ def _listed(path: str, served: Sequence[Served]) -> httpx.Response:
 
 def _refused(error: TokenPlaceError) -> httpx.Response:
     told = as_api_error(error)
-    headers = {} if told.retry_after is None else {"retry-after": str(max(1, round(told.retry_after)))}
+    headers = {} if told.retry_after is None else {"retry-after": whole_seconds(told.retry_after)}
     return httpx.Response(told.status, json=told.as_json(), headers=headers)

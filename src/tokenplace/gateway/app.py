@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from tokenplace.client.client import Client
-from tokenplace.errors import ApiError, TokenPlaceError
+from tokenplace.errors import ApiError, TokenPlaceError, whole_seconds
 from tokenplace.gateway.counts import CONTENT_TYPE as COUNTS
 from tokenplace.gateway.counts import Counts
 from tokenplace.gateway.described import describe
@@ -168,7 +168,7 @@ class Gateway:
         answer = self._json(request, told.as_json(), told.status)
         answer.headers.update(headers or {})
         if told.retry_after is not None:
-            answer.headers["retry-after"] = str(max(1, round(told.retry_after)))
+            answer.headers["retry-after"] = whole_seconds(told.retry_after)
         if told.status == HTTPStatus.UNAUTHORIZED:
             answer.headers["www-authenticate"] = "Bearer"
         return answer

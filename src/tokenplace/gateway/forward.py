@@ -18,14 +18,14 @@ from starlette.types import Receive, Scope, Send
 
 from tokenplace.client.answer import Answer, News, Phase
 from tokenplace.client.client import Client, error_of
-from tokenplace.errors import ApiError, TokenPlaceError
+from tokenplace.errors import ApiError, TokenPlaceError, whole_seconds
 from tokenplace.openai import jsontext
 from tokenplace.openai.calls import Usage
 from tokenplace.openai.events import CONTENT_TYPE as EVENT_STREAM
 from tokenplace.openai.events import error_event
+from tokenplace.relay.asgi import ABORT
 
 FIRST_SIGN, NEXT_SIGN = 4.0, 9.0
-_ABORT = "token.place.abort"
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -102,7 +102,7 @@ class Forwarded(Response):
         if not self._started:
             body = jsontext.write(content)
             if error.retry_after is not None:
-                self._extra.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+                self._extra.append((b"retry-after", whole_seconds(error.retry_after).encode()))
             await self._start(send, error.status, "application/json", length=len(body))
             await self._send(send, body, more=False)
         elif self._question.stream:
@@ -111,7 +111,7 @@ class Forwarded(Response):
             await self._send(send, error_event(content))
             await self._send(send, b"", more=False)
         else:
-            abort = scope.get("state", {}).get(_ABORT)
+            abort = scope.get("state", {}).get(ABORT)
             if abort is None:
                 raise error
             abort()

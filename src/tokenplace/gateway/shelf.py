@@ -9,9 +9,6 @@ from tokenplace.openai.catalogue import AdapterEntry, ApiVersion, Catalogue, Mod
 from tokenplace.openai.models import ListedModel
 from tokenplace.wire.ids import ModelId
 
-_SINCE = 1_735_689_600
-"""`created` of every listed model: OpenAI's field must not change from call to call, and nothing hangs on it."""
-
 
 class Shelf:
     """The models of one gateway. With `stand_in` a served one answers to catalogue models that nobody serves."""
@@ -26,15 +23,7 @@ class Shelf:
         models: dict[str, ListedModel] = {}
         for served in await self._client.models():
             entry = self._catalogue.entries.get(served.id)
-            models[served.id] = ListedModel(
-                id=served.id,
-                created=_SINCE,
-                context_length=served.card.context if served.card else None,
-                capabilities=served.card.capabilities if served.card else (),
-                nodes=served.nodes,
-                loaded=True,
-                base=entry.base if isinstance(entry, AdapterEntry) else None,
-            )
+            models[served.id] = served.listed(entry.base if isinstance(entry, AdapterEntry) else None)
         served_now = dict(models)
         stand_in = self._standing_in({ModelId(each.id): each.nodes for each in served_now.values()})
         for entry in self._catalogue.versions[version]:
@@ -50,7 +39,6 @@ class Shelf:
         rides = base is not None and self._catalogue.served_as(entry.id) == base.id
         return ListedModel(
             id=entry.id,
-            created=_SINCE,
             context_length=base.context_length if rides and base else weights.context,
             capabilities=base.capabilities if rides and base else weights.capabilities,
             nodes=base.nodes if rides and base else 0,

@@ -9,6 +9,7 @@ import platformdirs
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tokenplace.node.weights import default_models_dir
 from tokenplace.openai.screening import phrases_of
 from tokenplace.wire.ids import ModelId
 
@@ -103,4 +104,4 @@ class NodeSettings(BaseSettings):
     @property
     def weights_dir(self) -> Path:
         """The models directory, the platform's own unless told."""
-        return self.models_dir or Path(platformdirs.user_data_dir("token.place", appauthor=False)) / "models"
+        return self.models_dir or default_models_dir({})

@@ -360,11 +360,6 @@ def text_of(content: str | Sequence[Any] | None) -> str:
     )
 
 
-def words_of(message: Any) -> str:
-    """What a message says, whoever says it."""
-    return text_of(getattr(message, "content", None))
-
-
 def check_turns(messages: Sequence[Any]) -> None:
     """Tool answers must answer calls, and calls must be answered. Raises ApiError."""
     open_calls: set[str] = set()

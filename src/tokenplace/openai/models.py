@@ -10,17 +10,20 @@ from tokenplace.openai import refusals
 
 OWNER = "token.place"
 
+SINCE = 1_735_689_600
+"""`created` of every listed model: OpenAI's field must not change from call to call, and nothing hangs on it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
     """One model that can be asked for.
 
-    `created` is unix seconds and must not change from call to call. `nodes` is how many serve it now and `loaded`
+    `created` is unix seconds. `nodes` is how many serve it now and `loaded`
     whether one of them has it warm. An adapter names its `base`.
     """
 
     id: str
-    created: int
+    created: int = SINCE
     context_length: int | None = None
     capabilities: tuple[str, ...] = ()
     nodes: int = 0

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tokenplace.errors import Refused, TokenPlaceError, TooLarge, WireError
+from tokenplace.errors import Refused, TokenPlaceError, TooLarge, WireError, whole_seconds
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -97,7 +97,7 @@ async def respond_error(send: Send, error: TokenPlaceError) -> None:
     match error:
         case Refused(status=status, retry_after=retry_after):
             if retry_after is not None:
-                extra.append((b"retry-after", str(max(1, round(retry_after))).encode()))
+                extra.append((b"retry-after", whole_seconds(retry_after).encode()))
         case TooLarge():
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         case WireError():
