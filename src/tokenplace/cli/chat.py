@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import select
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -196,6 +197,13 @@ class _Chat:
         """A line from the keyboard; the loop stands still meanwhile. Raises EOFError, KeyboardInterrupt."""
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's would not wake us
         try:
+            if sys.platform != "win32" and sys.stdin.isatty():
+                sys.stdout.write(question)
+                sys.stdout.flush()
+                question = ""
+                # A Ctrl-C that comes just before a read begins is noticed after it: so none may last.
+                while not select.select([sys.stdin], [], [], 0.1)[0]:
+                    pass
             return input(question).strip()
         finally:
             signal.signal(signal.SIGINT, before)

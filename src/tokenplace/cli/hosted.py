@@ -11,8 +11,8 @@ from tokenplace.errors import TokenPlaceError
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.delivery import Delivery
 from tokenplace.relay.tickets import Ticket
+from tokenplace.wire.classic import job_of
 from tokenplace.wire.ids import JobId, ModelId, NodeId
-from tokenplace.wire.request import RequestHeader
 from tokenplace.wire.stream import RecordSplitter
 
 
@@ -36,7 +36,7 @@ class LocalDoor:
         self._broker.check_door(node)
         self._broker.reserve(len(sealed))
         try:
-            ticket = self._broker.submit(RequestHeader.parse(sealed), sealed, node, linger, time.monotonic())
+            ticket = self._broker.submit(job_of(sealed), sealed, node, linger, time.monotonic())
         except TokenPlaceError:
             self._broker.release(len(sealed))
             raise

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from tokenplace.errors import Refused, SealError, WireError
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Offered, Rewound
+from tokenplace.wire.classic import job_of
 from tokenplace.wire.ids import JobId, Sid
 from tokenplace.wire.limits import CREDIT_WINDOW, RUN_BUFFER, Timing
 from tokenplace.wire.messages import Outcome, Reason, Status
-from tokenplace.wire.request import RequestHeader
 
 KEPT_RUNS = 4096
 KEPT_BYTES = 64 * 1024 * 1024
@@ -155,7 +155,7 @@ class Runs:
     def offered(self, end: NodeEnd, event: Offered, now: float) -> Run | None:
         """A sealed request. A job that runs already is bound to its run, never run twice."""
         try:
-            job = RequestHeader.parse(event.sealed).job
+            job = job_of(event.sealed)
         except WireError as error:
             end.reject(event.sid, Reason(error.code, error.message))
             return None

@@ -40,7 +40,6 @@ from tokenplace.wire.card import Card
 from tokenplace.wire.ids import JobId, NodeId
 from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, MAX_STREAMS_PER_NODE, TIMING, Timing
 from tokenplace.wire.messages import Hello, Outcome, Reason
-from tokenplace.wire.request import RequestHeader
 
 R = TypeVar("R", bound=Refused)
 
@@ -111,23 +110,23 @@ class Broker:
             )
         return node
 
-    def submit(self, header: RequestHeader, sealed: bytes, node_id: NodeId, linger: float, now: float) -> Ticket:
+    def submit(self, job: JobId, sealed: bytes, node_id: NodeId, linger: float, now: float) -> Ticket:
         """Take a request whose memory is reserved. Raises what `check_door` raises, or Refused `job_exists`."""
         node = self.check_door(node_id)
-        if header.job in self.tickets:
+        if job in self.tickets:
             raise self._refuse(
                 Refused("This request is here already; go on with its stream.", code="job_exists", status=409)
             )
         ticket = Ticket(
-            job=Job(header.job, node_id),
+            job=Job(job, node_id),
             linger=min(max(linger, 0.0), self.timing.max_linger),
             next_record=0,
             since=now,
             created=now,
             sealed=sealed,
         )
-        self.tickets[header.job] = ticket
-        node.queue[header.job] = ticket
+        self.tickets[job] = ticket
+        node.queue[job] = ticket
         self._serve(node, now)
         self._watch(ticket, now)
         return ticket

@@ -26,7 +26,7 @@ from tokenplace.relay.asgi import (
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.delivery import Delivery
 from tokenplace.relay.tickets import Ticket
-from tokenplace.wire import request, routes, stream
+from tokenplace.wire import classic, request, routes, stream
 from tokenplace.wire.ids import ModelId, NodeId, parse_job_id, parse_node_id
 from tokenplace.wire.limits import MAX_REQUEST
 
@@ -104,7 +104,8 @@ class JobsDoor:
         fields = query(scope)
         node = _node(fields)
         linger = _seconds(fields)
-        if header(scope, b"content-type") != request.CONTENT_TYPE:
+        kind = header(scope, b"content-type")
+        if kind not in (request.CONTENT_TYPE, classic.CONTENT_TYPE):
             raise Refused(
                 f"A sealed request has the content type {request.CONTENT_TYPE}.",
                 code="unsupported_media_type",
@@ -113,7 +114,9 @@ class JobsDoor:
         self._broker.check_door(node)
         sealed = await self._read(scope, receive)
         try:
-            ticket = self._broker.submit(request.RequestHeader.parse(sealed), sealed, node, linger, self._clock())
+            if classic.is_classic(sealed) != (kind == classic.CONTENT_TYPE):
+                raise WireError("The content type and the request's version byte do not agree.")
+            ticket = self._broker.submit(classic.job_of(sealed), sealed, node, linger, self._clock())
         except TokenPlaceError:
             self._broker.release(len(sealed))
             raise

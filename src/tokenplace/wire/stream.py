@@ -41,6 +41,8 @@ class RecordKind(IntEnum):
     """Open: the relay's sign of life and queue position, as JSON."""
     OUTCOME = 0x82
     """Open: the relay's reason for ending without a sealed end, as JSON."""
+    CLASSIC = 0x83
+    """Open: the next bytes of an answer to a classic request; what is secret in it is in envelopes of its own."""
 
     @property
     def sealed(self) -> bool:

@@ -177,7 +177,7 @@ class Client:
                 broker.reserve(len(self.sealed))
                 try:
                     header = RequestHeader.parse(self.sealed)
-                    self.ticket = broker.submit(header, self.sealed, node, 5.0, self.world.now)
+                    self.ticket = broker.submit(header.job, self.sealed, node, 5.0, self.world.now)
                     self.world.submitted.add(self.job)
                 except Refused:
                     broker.release(len(self.sealed))

@@ -126,7 +126,7 @@ class Desk:
     def submit_sealed(self, sealed: bytes, node: NodeId, linger: float = 0.0) -> Ticket:
         self.broker.reserve(len(sealed))
         try:
-            return self.broker.submit(RequestHeader.parse(sealed), sealed, node, linger, self.now)
+            return self.broker.submit(RequestHeader.parse(sealed).job, sealed, node, linger, self.now)
         except Refused:
             self.broker.release(len(sealed))
             raise
