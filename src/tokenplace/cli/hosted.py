@@ -24,10 +24,12 @@ class LocalDoor:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
+    async def nodes(
+        self, model: ModelId | None, limit: int, node: NodeId | None = None, prefer: NodeId | None = None
+    ) -> Directory:
         """Who is there."""
         roster = self._broker.roster
-        listings = [found.listing() for found in roster.pick(model, limit, node)]
+        listings = [found.listing() for found in roster.pick(model, limit, node, prefer)]
         return Directory(listings, roster.models(), self._broker.draining)
 
     @asynccontextmanager

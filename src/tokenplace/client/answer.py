@@ -31,6 +31,7 @@ from tokenplace.errors import (
     KeyUnknown,
     NodeUnknown,
     NoNode,
+    QueueFull,
     Refused,
     RelayUnreachable,
     TokenPlaceError,
@@ -204,8 +205,11 @@ class Answer:
     async def _open_records(self) -> AsyncGenerator[tuple[RecordKind, bytes]]:
         """Opened records of one answer, from whichever try succeeds."""
         avoid: set[NodeId] = set()
+        full: QueueFull | None = None
         for tries_left in range(RETRIES, -1, -1):
             attempt = await self._choose(avoid)
+            if full is not None and attempt.node_id in avoid:
+                raise full  # its queue is not shorter for being asked twice
             self._now = attempt
             try:
                 async with aclosing(self._follow(attempt)) as records:
@@ -217,6 +221,7 @@ class Answer:
                     self._ended = True
                     raise lost.error from None
                 avoid.add(attempt.node_id)
+                full = lost.error if isinstance(lost.error, QueueFull) else None
                 self.relays.forget(attempt.door)
                 self._news(Phase.RETRYING)
 
@@ -285,7 +290,7 @@ class Answer:
                 problem, patience = error, _RETURN / 4 if attempt.next_record else 0.0
                 self.relays.forget(attempt.door)
             except Refused as error:
-                raise _Lost(error, again=False) from None
+                raise _Lost(error, again=isinstance(error, QueueFull)) from None
             except _Lost as lost:
                 if not attempt.next_record or lost.error.code not in _ELSEWHERE or not self.relays.several:
                     raise
@@ -334,6 +339,7 @@ class Answer:
         data = attempt.opener.open(record)
         if attempt.next_record == 1:
             self.trust.met(attempt.node.body)
+            self.relays.answered(self.model, attempt.node_id)
         if attempt.opener.ended:
             self._ended = True
         return record.kind, data

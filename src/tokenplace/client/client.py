@@ -56,7 +56,9 @@ class Client:
     """Asks nodes through relays, sealed end to end.
 
     `relays` are base URLs (or doors), tried in order. `pins` are the only node ids to be asked, if any are given.
-    `memory` remembers the nodes met. A client may be used by many tasks at once.
+    `memory` remembers the nodes met. A `sticky` client asks the node that answered it last while that has a free
+    slot (it may know the beginning of the prompt still); others spread over the nodes.
+    A client may be used by many tasks at once.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Client:
         pins: Iterable[NodeId] = (),
         memory: Memory | None = None,
         linger: float = LINGER,
+        sticky: bool = False,
     ) -> None:
         self.trust = Trust(pins, memory)
         doors = [HttpDoor(relay) if isinstance(relay, str) else relay for relay in relays]
-        self._relays = Relays(doors, pins=self.trust.pins)
+        self._relays = Relays(doors, pins=self.trust.pins, sticky=sticky)
         self._linger = linger
 
     async def __aenter__(self) -> Self:

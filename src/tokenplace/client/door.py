@@ -44,8 +44,13 @@ class Door(Protocol):
     def name(self) -> str:
         """What people call it: its address."""
 
-    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
-        """Ask who is there, or for one node by its id. Raises RelayUnreachable or Refused."""
+    async def nodes(
+        self, model: ModelId | None, limit: int, node: NodeId | None = None, prefer: NodeId | None = None
+    ) -> Directory:
+        """Ask who is there, or for one node by its id. Raises RelayUnreachable or Refused.
+
+        The node that is preferred comes first while it has a free slot.
+        """
 
     def submit(self, node: NodeId, sealed: bytes, linger: float) -> AbstractAsyncContextManager[Records]:
         """Hand over a sealed request. Raises RelayUnreachable or Refused, also while records are read."""
@@ -78,13 +83,20 @@ class HttpDoor:
         """Its address."""
         return self._name
 
-    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
-        """Ask who is there, or for one node by its id. Raises RelayUnreachable or Refused."""
+    async def nodes(
+        self, model: ModelId | None, limit: int, node: NodeId | None = None, prefer: NodeId | None = None
+    ) -> Directory:
+        """Ask who is there, or for one node by its id. Raises RelayUnreachable or Refused.
+
+        The node that is preferred comes first while it has a free slot.
+        """
         params = {routes.LIMIT_PARAM: str(limit)}
         if model is not None:
             params[routes.MODEL_PARAM] = model
         if node is not None:
             params[routes.NODE_PARAM] = node
+        if prefer is not None:
+            params[routes.PREFER_PARAM] = prefer
         async with self._stream("GET", routes.NODES, params=params) as response:
             content = bytearray()
             async for chunk in _chunks(response, self._name):

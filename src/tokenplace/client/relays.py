@@ -23,13 +23,20 @@ class Relays:
     """Doors in the order they were given; those that failed lately come last."""
 
     def __init__(
-        self, doors: Sequence[Door], clock: Callable[[], float] = time.monotonic, pins: Collection[NodeId] = ()
+        self,
+        doors: Sequence[Door],
+        clock: Callable[[], float] = time.monotonic,
+        pins: Collection[NodeId] = (),
+        *,
+        sticky: bool = False,
     ) -> None:
         if not doors:
             raise RelayUnreachable("No relay is named; pass one with --relay or TOKEN_PLACE_RELAYS.")
         self._doors = list(doors)
         self._clock = clock
         self._pins = sorted(pins)
+        self._sticky = sticky
+        self._liked: dict[ModelId | None, NodeId] = {}
         self._failed: dict[Door, float] = {}
         self._directories: dict[tuple[Door, ModelId | None], tuple[float, Directory]] = {}
 
@@ -54,6 +61,12 @@ class Relays:
     def works(self, door: Door) -> None:
         """A door opened."""
         self._failed.pop(door, None)
+
+    def answered(self, model: ModelId | None, node: NodeId) -> None:
+        """A node gave an answer; a sticky client asks it again while it has a free slot."""
+        if self._sticky and self._liked.get(model) != node:
+            self._liked[model] = node
+            self._directories.clear()
 
     def forget(self, door: Door) -> None:
         """What that door said is out of date."""
@@ -96,7 +109,7 @@ class Relays:
     async def _look(self, door: Door, model: ModelId | None) -> Directory:
         """A relay suggests a few of its nodes at random, so pinned ones are asked for by name."""
         if not self._pins:
-            return await door.nodes(model, _SUGGESTIONS)
+            return await door.nodes(model, _SUGGESTIONS, prefer=self._liked.get(model))
         asked = [await door.nodes(model, 1, pin) for pin in self._pins[:_SUGGESTIONS]]
         return replace(asked[0], listings=[listing for directory in asked for listing in directory.listings])
 

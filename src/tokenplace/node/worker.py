@@ -13,7 +13,7 @@ from tokenplace.node.api import NodeApi
 from tokenplace.node.runs import Run, Runs
 from tokenplace.openai.calls import Abort, Call, Final, Head
 from tokenplace.sealing.exchange import MAX_RECORD_DATA, OpenedRequest, RecordSealer
-from tokenplace.wire.messages import Outcome, Reason
+from tokenplace.wire.messages import ENGINE_FAILED, Outcome, Reason
 from tokenplace.wire.stream import RecordKind
 
 GATHER = 0.045
@@ -77,11 +77,11 @@ class Worker:
         if len(packed) > MAX_RECORD_DATA:  # an engine's oversized usage: an error here would end the whole node
             packed = replace(abort, usage=None).pack()
         outbox.end(RecordKind.ABORT, packed)
-        self._finish(run, Outcome.ABORTED, usage)
+        self._finish(run, Outcome.ABORTED, usage, ENGINE_FAILED if isinstance(error, EngineError) else "")
         _log.warning("job.aborted", code=error.code)
 
-    def _finish(self, run: Run, outcome: Outcome, usage: dict[str, object] | None) -> None:
-        self._runs.finish(run, Reason(outcome), self._clock())
+    def _finish(self, run: Run, outcome: Outcome, usage: dict[str, object] | None, openly: str = "") -> None:
+        self._runs.finish(run, Reason(outcome, openly), self._clock())
         tokens = (usage or {}).get("completion_tokens")
         self._answered(outcome, tokens if isinstance(tokens, int) else 0)
 

@@ -16,7 +16,7 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -33,13 +33,15 @@ from tokenplace.link.events import (
     RelayEvent,
     Reported,
 )
+from tokenplace.relay.breaker import Circuit
+from tokenplace.relay.fairness import Shares, within_share
 from tokenplace.relay.jobs import Job, Move, Step
 from tokenplace.relay.roster import Node, Roster
 from tokenplace.relay.tickets import Ticket
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import JobId, NodeId
 from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, MAX_STREAMS_PER_NODE, TIMING, Timing
-from tokenplace.wire.messages import Hello, Outcome, Reason
+from tokenplace.wire.messages import ENGINE_FAILED, Hello, Outcome, Reason
 
 R = TypeVar("R", bound=Refused)
 
@@ -73,27 +75,30 @@ class Broker:
         self.roster = Roster(rng or random.Random())  # noqa: S311 - a load balancer's dice
         self.counts = Counts()
         self.tickets: dict[JobId, Ticket] = {}
-        self.held_bytes = 0
         self._max_queue = max_queue
-        self._max_bytes = max_bytes
+        self._held = Shares(max_bytes)
         self._due: list[tuple[float, int, Ticket]] = []
         self._order = itertools.count()
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
-    def reserve(self, size: int) -> None:
+    @property
+    def held_bytes(self) -> int:
+        """Waiting requests in memory."""
+        return self._held.held
+
+    def reserve(self, size: int, client: str = "") -> None:
         """Take memory for a request that is being received. Raises QueueFull when there is none to spare."""
-        if self.held_bytes + size > self._max_bytes:
+        if not self._held.take(client, size):
             raise self._refuse(
                 QueueFull("This relay holds as many waiting requests as its memory allows.", retry_after=2)
             )
-        self.held_bytes += size
 
-    def release(self, size: int) -> None:
+    def release(self, size: int, client: str = "") -> None:
         """Give memory back."""
-        self.held_bytes -= size
+        self._held.give(client, size)
 
-    def check_door(self, node_id: NodeId) -> Node:
+    def check_door(self, node_id: NodeId, client: str = "") -> Node:
         """Whether a job for that node would be taken now, before its bytes are read.
 
         Raises Draining, NodeUnknown or QueueFull.
@@ -101,18 +106,25 @@ class Broker:
         if self.draining:
             raise self._refuse(Draining(retry_after=self.timing.drain))
         node = self.roster.get(node_id)
-        if node is None or not node.listed:
+        if node is None or not node.takes:
             raise self._refuse(NodeUnknown())
-        if len(node.queue) >= self._max_queue:
-            wait = node.seconds_per_job * len(node.queue) / max(1, node.slots)
+        mine = node.queue.held_by(client)
+        if not within_share(mine, 1, len(node.queue), self._max_queue):
+            wait = node.seconds_per_job * max(1, mine) / max(1, node.slots)
             raise self._refuse(
-                QueueFull(f"{len(node.queue)} requests wait for this node already.", retry_after=max(1.0, wait))
+                QueueFull(
+                    f"{len(node.queue)} requests wait for this node already, {mine} of them yours.",
+                    retry_after=max(1.0, wait),
+                )
             )
         return node
 
-    def submit(self, job: JobId, sealed: bytes, node_id: NodeId, linger: float, now: float) -> Ticket:
-        """Take a request whose memory is reserved. Raises what `check_door` raises, or Refused `job_exists`."""
-        node = self.check_door(node_id)
+    def submit(self, job: JobId, sealed: bytes, node_id: NodeId, linger: float, now: float, client: str = "") -> Ticket:
+        """Take a request whose memory is reserved for the same client.
+
+        Raises what `check_door` raises, or Refused `job_exists`.
+        """
+        node = self.check_door(node_id, client)
         if job in self.tickets:
             raise self._refuse(
                 Refused("This request is here already; go on with its stream.", code="job_exists", status=409)
@@ -124,9 +136,13 @@ class Broker:
             since=now,
             created=now,
             sealed=sealed,
+            client=client,
         )
         self.tickets[job] = ticket
-        node.queue[job] = ticket
+        node.visitors.came(client, now)
+        node.queue.push(ticket)
+        if node.breaker.state is Circuit.HALF_OPEN:
+            self.roster.unlist(node)  # one trial at a time
         self._serve(node, now)
         self._watch(ticket, now)
         return ticket
@@ -206,12 +222,7 @@ class Broker:
     def position(self, ticket: Ticket) -> int:
         """How many wait before this ticket, and itself: 1 is next. 0 when it does not wait. Bounded by the queue."""
         node = self.roster.get(ticket.job.node)
-        if ticket.job.step is not Step.QUEUED or node is None:
-            return 0
-        for place, other in enumerate(node.queue.values(), start=1):
-            if other is ticket:
-                return place
-        return 0
+        return 0 if node is None else node.queue.position(ticket.job.id)
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
@@ -243,7 +254,7 @@ class Broker:
             else:
                 ticket.job = ticket.job.take(Move.RETURN)
                 ticket.since = now
-                node.queue[ticket.job.id] = ticket
+                node.queue.push(ticket)
         self._serve(node, now)
         return node
 
@@ -255,7 +266,7 @@ class Broker:
         self.roster.unlist(node)
         if node.draining:
             self._empty(node, Reason("node_draining", "The node stopped; another one can answer."))
-        for ticket in [*node.active.values(), *node.queue.values()]:
+        for ticket in [*node.active.values(), *node.queue]:
             ticket.job = ticket.job.take(Move.SEVER)
             ticket.since = now
             ticket.sid = None
@@ -330,7 +341,7 @@ class Broker:
             if not ticket.job.ended:
                 when, outcome = ticket.due(self.timing)
                 if when <= now:
-                    self._expire(ticket, outcome)
+                    self._expire(ticket, outcome, now)
                 else:
                     self._watch(ticket, now)
         for node in self.roster:
@@ -342,6 +353,10 @@ class Broker:
                 self.left(node, end, now)
             elif now - end.last_pinged >= self.timing.heartbeat:
                 end.ping(now)
+            if node.breaker.look(now) and node.takes:
+                self.roster.add(node)
+            if node.free > 0 and node.queue:
+                self._serve(node, now)  # the slot that was kept for somebody is free for all when nobody came
 
     def drain(self) -> None:
         """No new jobs from now on; the nodes are told; what runs goes on."""
@@ -373,7 +388,9 @@ class Broker:
         if end is None:
             return
         while node.free > 0 and node.queue:
-            _, ticket = node.queue.popitem(last=False)
+            ticket = node.queue.next(self._barred(node, now))
+            if ticket is None:
+                return
             if ticket.sealed is None:
                 raise AssertionError("a queued ticket without its request")
             node.free -= 1
@@ -383,6 +400,13 @@ class Broker:
             ticket.since = ticket.begun = now
             node.active[ticket.sid] = ticket
             self.counts.offers += 1
+
+    def _barred(self, node: Node, now: float) -> Collection[str]:
+        """Clients that may not have the last free slot: those that hold others, while somebody without may come."""
+        if node.free > 1 or node.slots < 2:
+            return ()
+        holders = {ticket.client for ticket in node.active.values()}
+        return holders if node.visitors.others(holders, now) else ()
 
     def _rewind(self, node: Node, end: RelayEnd, ticket: Ticket, now: float) -> None:
         """Ask for the rest of a job; or offer it again when nobody has seen anything of it."""
@@ -410,8 +434,7 @@ class Broker:
                 ticket.job = ticket.job.take(Move.RETURN)
                 ticket.sid = None
                 ticket.since = ticket.created  # the minute it may wait is one, however often it is given back
-                node.queue[ticket.job.id] = ticket
-                node.queue.move_to_end(ticket.job.id, last=False)
+                node.queue.give_back(ticket)
                 ticket.call()
                 self._watch(ticket, now)
                 return
@@ -427,17 +450,35 @@ class Broker:
         ticket.sid = None
         took = now - ticket.begun
         node.seconds_per_job += 0.2 * (took - node.seconds_per_job)
-        node.answered += reason.code == Outcome.DONE
+        if reason.code == Outcome.DONE:
+            node.answered += 1
+            node.spoke(ticket.received_bytes, took)
+            self._well(node)
+        elif reason.code == Outcome.ABORTED and reason.message == ENGINE_FAILED:
+            self._ill(node, now)
         move = Move.FINISH if reason.code in (Outcome.DONE, Outcome.ABORTED) else Move.CANCEL
         self._finish(ticket, move, reason)
 
     # -- inside: ends ----------------------------------------------------------------------------------------------
 
-    def _expire(self, ticket: Ticket, outcome: Outcome) -> None:
+    def _expire(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         if outcome is Outcome.CANCELLED:
             self._cancel(ticket)
             return
+        node = self.roster.get(ticket.job.node)
+        if outcome in _ILLNESSES and node is not None:
+            self._ill(node, now)
         self._finish(ticket, Move.FAIL, Reason(outcome, _SENTENCES[outcome]))
+
+    def _ill(self, node: Node, now: float) -> None:
+        """The node failed at a job, and nobody else can have caused it."""
+        if node.breaker.failed(now):
+            self.roster.unlist(node)
+
+    def _well(self, node: Node) -> None:
+        """The node gave an answer."""
+        if node.breaker.succeeded() and node.takes:
+            self.roster.add(node)
 
     def _cancel(self, ticket: Ticket) -> None:
         self._finish(ticket, Move.CANCEL, Reason(Outcome.CANCELLED, "The request was cancelled."))
@@ -451,10 +492,12 @@ class Broker:
             self._let_go(node, ticket)
         self._close(ticket, move, reason)
         if node is not None:
+            if node.breaker.state is Circuit.HALF_OPEN and node.takes:
+                self.roster.add(node)  # the trial told nothing: another one may
             self._drop_if_empty(node)
 
     def _let_go(self, node: Node, ticket: Ticket) -> None:
-        node.queue.pop(ticket.job.id, None)
+        node.queue.discard(ticket.job.id)
         node.severed.pop(ticket.job.id, None)
         if ticket.sid is not None:
             node.active.pop(ticket.sid, None)
@@ -471,11 +514,11 @@ class Broker:
         ticket.call()
 
     def _let_go_of_request(self, ticket: Ticket) -> None:
-        self.held_bytes -= len(ticket.sealed or b"")
+        self.release(len(ticket.sealed or b""), ticket.client)
         ticket.sealed = None
 
     def _empty(self, node: Node, reason: Reason) -> None:
-        for ticket in list(node.queue.values()):
+        for ticket in list(node.queue):
             self._finish(ticket, Move.FAIL, reason)
 
     def _drop_if_empty(self, node: Node) -> None:
@@ -491,6 +534,8 @@ class Broker:
         self.counts.refusals[refusal.code] += 1
         return refusal
 
+
+_ILLNESSES = frozenset({Outcome.NODE_LOST, Outcome.NO_PROGRESS})
 
 _COUNTED = frozenset(outcome.value for outcome in Outcome)
 

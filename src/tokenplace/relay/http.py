@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from tokenplace.errors import Refused, TokenPlaceError, TooLarge, WireError
+from tokenplace.relay.address import client_address
 from tokenplace.relay.asgi import (
     ABORT,
     OPEN_TO_PAGES,
@@ -92,7 +93,8 @@ class JobsDoor:
         wanted = fields.get(routes.MODEL_PARAM)
         count = min(_whole(fields, routes.LIMIT_PARAM, 8), _LISTED_AT_MOST)
         named = _node(fields) if routes.NODE_PARAM in fields else None
-        nodes = self._broker.roster.pick(ModelId(wanted) if wanted is not None else None, count, named)
+        liked = parse_node_id(fields[routes.PREFER_PARAM]) if routes.PREFER_PARAM in fields else None
+        nodes = self._broker.roster.pick(ModelId(wanted) if wanted is not None else None, count, named, liked)
         content = {
             "nodes": [node.listing().fields() for node in nodes],
             "models": self._broker.roster.models(),
@@ -111,19 +113,20 @@ class JobsDoor:
                 code="unsupported_media_type",
                 status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             )
-        self._broker.check_door(node)
-        sealed = await self._read(scope, receive)
+        client = client_address(scope).key
+        self._broker.check_door(node, client)
+        sealed = await self._read(scope, receive, client)
         try:
             if classic.is_classic(sealed) != (kind == classic.CONTENT_TYPE):
                 raise WireError("The content type and the request's version byte do not agree.")
-            ticket = self._broker.submit(classic.job_of(sealed), sealed, node, linger, self._clock())
+            ticket = self._broker.submit(classic.job_of(sealed), sealed, node, linger, self._clock(), client)
         except TokenPlaceError:
-            self._broker.release(len(sealed))
+            self._broker.release(len(sealed), client)
             raise
         del sealed
         await self._stream(ticket, scope, receive, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, client: str) -> bytes:
         """The body, its memory reserved from the relay's budget before it is kept."""
         claimed = header(scope, b"content-length")
         if claimed is not None and not (claimed.isascii() and claimed.isdigit()):
@@ -141,14 +144,14 @@ class JobsDoor:
                     chunk = message.get("body", b"")
                     if len(body) + len(chunk) > MAX_REQUEST:
                         raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes.")
-                    self._broker.reserve(len(chunk))
+                    self._broker.reserve(len(chunk), client)
                     body += chunk
                     more = message.get("more_body", False)
         except TimeoutError:
-            self._broker.release(len(body))
+            self._broker.release(len(body), client)
             raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
         except BaseException:
-            self._broker.release(len(body))
+            self._broker.release(len(body), client)
             raise
         return bytes(body)
 

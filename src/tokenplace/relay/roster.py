@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tokenplace.link.ends import RelayEnd
+from tokenplace.relay.breaker import Breaker, Circuit
+from tokenplace.relay.fairness import FairQueue, Visitors
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import JobId, ModelId, NodeId, Sid
 from tokenplace.wire.messages import Listing
 
 if TYPE_CHECKING:
     from tokenplace.relay.tickets import Ticket
+
+
+_TYPICAL_ANSWER = 20_000
+_TYPICAL_SPEED = 10_000.0
+"""Bytes, and bytes per second, of an answer from a node that nothing is known of: about 100 tokens in two seconds."""
+
+_TELLING = 2_000
+"""Bytes from which on an answer tells something of the node's speed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +42,11 @@ class Node:
     seconds_per_job: float = 2.0
     """Moving average, for an honest Retry-After."""
     answered: int = 0
-    queue: OrderedDict[JobId, Ticket] = field(default_factory=OrderedDict)
+    bytes_per_second: float = _TYPICAL_SPEED
+    """Moving average over its answers, each alone."""
+    breaker: Breaker = field(default_factory=Breaker)
+    visitors: Visitors = field(default_factory=Visitors)
+    queue: FairQueue = field(default_factory=FairQueue)
     active: dict[Sid, Ticket] = field(default_factory=dict)
     severed: dict[JobId, Ticket] = field(default_factory=dict)
 
@@ -43,14 +56,27 @@ class Node:
         return self.card.node
 
     @property
-    def listed(self) -> bool:
-        """Whether clients should be sent to it."""
+    def takes(self) -> bool:
+        """Whether a job that names it can be given to it."""
         return self.end is not None and not self.draining
 
     @property
-    def load(self) -> float:
-        """What a new job would meet: below 0 free slots, above 0 a queue per slot."""
-        return (len(self.queue) - self.free) / max(1, self.slots)
+    def listed(self) -> bool:
+        """Whether clients should be sent to it."""
+        return self.takes and self.breaker.state is not Circuit.OPEN
+
+    @property
+    def cost(self) -> float:
+        """Seconds until a typical answer from it would be whole, as far as can be told."""
+        slots = max(1, self.slots)
+        wait = 0.0 if self.free > 0 else self.seconds_per_job * (len(self.queue) + 1) / slots
+        crowd = 1.0 - max(0, self.free) / slots
+        return wait + (self.rtt or 0.0) + (1.0 + crowd) * _TYPICAL_ANSWER / self.bytes_per_second
+
+    def spoke(self, sent: int, seconds: float) -> None:
+        """It gave an answer of so many bytes in so many seconds."""
+        if sent >= _TELLING and seconds > 0:
+            self.bytes_per_second += 0.2 * (sent / seconds - self.bytes_per_second)
 
     def listing(self) -> Listing:
         """As the directory shows it."""
@@ -136,15 +162,22 @@ class Roster:
         """What is served now, and by how many nodes."""
         return {model: len(bag) for model, bag in self._by_model.items()}
 
-    def pick(self, model: ModelId | None, count: int, named: NodeId | None = None) -> list[Node]:
-        """Up to `count` nodes, the least loaded first, drawn from twice as many at random; or the one that is named.
+    def pick(
+        self, model: ModelId | None, count: int, named: NodeId | None = None, prefer: NodeId | None = None
+    ) -> list[Node]:
+        """Up to `count` nodes, the soonest first, drawn from twice as many at random; or the one that is named.
 
-        The power of two choices (Mitzenmacher 2001): nearly as good as asking all, at a constant price.
+        The power of two choices (Mitzenmacher 2001): nearly as good as asking all, at a constant price. The node that
+        is preferred comes first while it has a free slot (it may know the beginning of the prompt).
         """
+        if named is not None:
+            node = self._nodes.get(named)
+            serves = node is not None and (model is None or any(each.id == model for each in node.card.body.models))
+            return [node] if node is not None and node.takes and serves else []
         bag = self._listed if model is None else self._by_model.get(model)
         if bag is None:
             return []
-        if named is not None:
-            return bag.only(named)
         drawn = bag.draw(self._rng, 2 * count)
-        return sorted(drawn, key=lambda node: node.load)[:count]
+        liked = [node for node in (bag.only(prefer) if prefer is not None else []) if node.free > 0]
+        others = sorted((node for node in drawn if node not in liked), key=lambda node: node.cost)
+        return [*liked, *others][:count]

@@ -24,6 +24,10 @@ class Ticket:
     since: float
     """When it entered its present step, or last showed progress in it."""
     created: float
+    client: str = ""
+    """Whose it is, for fair shares; never shown."""
+    turn: int = 0
+    """Its place on the clock of the node's queue."""
     begun: float = 0.0
     """When a node was given it; what came before was waiting."""
     sealed: bytes | None = None

@@ -11,6 +11,10 @@ from tokenplace.wire.card import Card, b64, unb64
 from tokenplace.wire.limits import MAX_STREAMS_PER_NODE
 
 
+ENGINE_FAILED = "engine"
+"""What a node says in the open of an answer that it aborted: its own engine failed, the request was not at fault."""
+
+
 class Outcome(StrEnum):
     """How a job ends. Every job ends in exactly one of these."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NODES = "/relay/v2/nodes"
-"""GET `?model=ID&limit=N&node=ID`: who is connected, best choice first, as signed cards with their load."""
+"""GET `?model=ID&limit=N&node=ID&prefer=ID`: who is connected, best choice first, as signed cards with their load."""
 
 JOBS = "/relay/v2/jobs"
 """POST `?node=ID&linger=SECONDS` a sealed request, get the stream of records.
@@ -17,6 +17,8 @@ LINGER_PARAM = "linger"
 NEXT_PARAM = "next"
 MODEL_PARAM = "model"
 LIMIT_PARAM = "limit"
+PREFER_PARAM = "prefer"
+"""A node the client would like again: first in the list while it has a free slot."""
 
 LIVEZ = "/livez"
 HEALTHZ = "/healthz"

@@ -91,6 +91,7 @@ class ScriptedDoor:
         self.nodes_here = list(nodes)
         self.directory = directory
         self.asked: list[ModelId | None] = []
+        self.preferred: list[NodeId | None] = []
         self.calls: list[tuple[str, int]] = []
         self.sent_to: list[NodeId] = []
         self.sealed: list[bytes] = []
@@ -99,8 +100,11 @@ class ScriptedDoor:
         self._acts = list(acts) or [whole]
         self._jobs = jobs if jobs is not None else {}
 
-    async def nodes(self, model: ModelId | None, limit: int, node: NodeId | None = None) -> Directory:
+    async def nodes(
+        self, model: ModelId | None, limit: int, node: NodeId | None = None, prefer: NodeId | None = None
+    ) -> Directory:
         self.asked.append(model)
+        self.preferred.append(prefer)
         if isinstance(self.directory, Exception):
             raise self.directory
         if self.directory is not None:

@@ -164,8 +164,25 @@ def test_once_a_record_was_seen_the_request_is_never_sent_again() -> None:
         assert door.calls == [("submit", 0)]
 
 
-@pytest.mark.parametrize("refusal", [QueueFull(retry_after=3), Refused(code="too_large", status=413)])
-def test_what_the_relay_refuses_is_not_tried_again(refusal: Refused) -> None:
+def test_a_full_queue_sends_the_request_to_another_node() -> None:
+    nodes = two_nodes()
+    door = ScriptedDoor("relay", [QueueFull(retry_after=3), whole], nodes=nodes)
+    assert read(door) == ALL
+    assert door.sent_to == [nodes[0].id, nodes[1].id]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_when_every_queue_is_full_that_is_said_and_no_queue_is_asked_twice(count: int) -> None:
+    nodes = two_nodes()[:count]
+    door = ScriptedDoor("relay", [QueueFull(retry_after=3)], nodes=nodes)
+    with pytest.raises(QueueFull) as refused:
+        read(door)
+    assert refused.value.retry_after == 3
+    assert len(door.calls) == count
+
+
+def test_what_the_relay_refuses_is_not_tried_again() -> None:
+    refusal = Refused(code="too_large", status=413)
     door = ScriptedDoor("relay", [refusal], nodes=two_nodes())
     with pytest.raises(Refused) as refused:
         read(door)

@@ -97,3 +97,14 @@ async def test_closing_closes_every_door() -> None:
     doors = [a_door("a"), a_door("b")]
     await Relays(doors, Clock()).aclose()
     assert [door.closed for door in doors] == [True, True]
+
+
+@pytest.mark.parametrize("sticky", [True, False])
+async def test_a_sticky_client_asks_for_the_node_that_answered_it(sticky: bool) -> None:
+    door, model, node = a_door("a"), ModelId("m"), a_node(1).id
+    relays = Relays([door], Clock(), sticky=sticky)
+    await relays.directories(model)
+    relays.answered(model, node)
+    await relays.directories(model)
+    await relays.directories(None)
+    assert door.preferred == ([None, node, None] if sticky else [None, None])

@@ -120,15 +120,15 @@ class Desk:
         header = RequestHeader(bytes(8), Kem.X25519, self.made.to_bytes(16, "big"), 0)
         return header.pack() + bytes(48 + size)
 
-    def submit(self, node: NodeId, *, linger: float = 0.0, size: int = 60) -> Ticket:
-        return self.submit_sealed(self.request(size), node, linger)
+    def submit(self, node: NodeId, *, linger: float = 0.0, size: int = 60, client: str = "") -> Ticket:
+        return self.submit_sealed(self.request(size), node, linger, client)
 
-    def submit_sealed(self, sealed: bytes, node: NodeId, linger: float = 0.0) -> Ticket:
-        self.broker.reserve(len(sealed))
+    def submit_sealed(self, sealed: bytes, node: NodeId, linger: float = 0.0, client: str = "") -> Ticket:
+        self.broker.reserve(len(sealed), client)
         try:
-            return self.broker.submit(RequestHeader.parse(sealed).job, sealed, node, linger, self.now)
+            return self.broker.submit(RequestHeader.parse(sealed).job, sealed, node, linger, self.now, client)
         except Refused:
-            self.broker.release(len(sealed))
+            self.broker.release(len(sealed), client)
             raise
 
     def attach(self, job: JobId, node: NodeId, next_record: int, linger: float = 0.0) -> Ticket:

@@ -101,3 +101,42 @@ def test_nothing_is_left_of_nodes_that_went() -> None:
 
 def test_a_pick_of_none_is_none() -> None:
     assert a_roster(a_node(1)).pick(None, 0) == []
+
+
+def test_a_node_that_answers_faster_comes_first() -> None:
+    slow, fast = a_node(1), a_node(2)
+    for _ in range(5):
+        slow.spoke(4_000, 8.0)
+        fast.spoke(4_000, 0.1)
+    assert a_roster(slow, fast).pick(None, 8) == [fast, slow]
+
+
+def test_a_short_answer_tells_nothing_of_the_speed() -> None:
+    node = a_node(1)
+    before = node.cost
+    node.spoke(200, 60.0)
+    assert node.cost == before
+
+
+def test_a_far_node_comes_after_a_near_one() -> None:
+    far, near = a_node(1), a_node(2)
+    far.rtt, near.rtt = 0.4, 0.01
+    assert a_roster(far, near).pick(None, 8) == [near, far]
+
+
+def test_a_free_slow_node_beats_a_long_queue_at_a_fast_one() -> None:
+    slow, fast = a_node(1), a_node(2, free=0)
+    fast.seconds_per_job = 30.0
+    for _ in range(5):
+        slow.spoke(4_000, 1.0)
+        fast.spoke(4_000, 0.1)
+    assert a_roster(slow, fast).pick(None, 8) == [slow, fast]
+
+
+def test_the_node_a_client_would_like_again_comes_first_while_it_is_free() -> None:
+    liked, others = a_node(1, free=1, slots=8), [a_node(name, free=8, slots=8) for name in range(2, 9)]
+    roster = a_roster(liked, *others)
+    assert roster.pick(None, 2, prefer=liked.id)[0] is liked
+    liked.free = 0
+    assert roster.pick(None, 2, prefer=liked.id)[0] is not liked
+    assert len(roster.pick(None, 2, prefer=a_card(99).node)) == 2

@@ -10,7 +10,7 @@ from tokenplace.wire.limits import MAX_RECORD, MAX_REQUEST
 from tokenplace.wire.request import Kem, RequestHeader
 
 REQUEST = ClassicRequest(Door.API, {"messages": {"iv": "x"}}, "/v1/chat/completions", True, "00ff", b"sixteen bytes id")
-SEALED = RequestHeader(bytes(8), Kem.X25519, b"another sixteen.", 0).pack() + b"sealed"
+SEALED = RequestHeader(bytes(8), Kem.X25519, b"another sixteen.", 0).pack() + bytes(100)
 
 
 def test_a_classic_request_survives_the_wire() -> None:

@@ -1,0 +1,64 @@
+"""Whether a node is to be trusted with work again after it failed. Pure.
+
+    closed ──3 failures in a row──▶ open ──after a pause──▶ half-open ──success──▶ closed
+                                     ▲                          │
+                                     └──failure, a longer pause─┘
+
+Only failures that nobody but the node can cause are counted: it vanished, it made no progress, or it says itself that
+its engine failed. What a client could cause (a request that does not open) would let a stranger switch nodes off.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+FAILURES = 3
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
+"""Seconds a node rests; twice as long after every failed trial."""
+
+
+class Circuit(StrEnum):
+    """Where a breaker stands."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """One node's failures in a row."""
+
+    __slots__ = ("_failures", "_pause", "state", "until")
+
+    def __init__(self) -> None:
+        self.state = Circuit.CLOSED
+        self.until = 0.0
+        """When an open breaker lets one request try."""
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+
+    def failed(self, now: float) -> bool:
+        """A failure; whether the breaker opened now."""
+        self._failures += 1
+        if self.state is Circuit.OPEN or (self.state is Circuit.CLOSED and self._failures < FAILURES):
+            return False
+        if self.state is Circuit.HALF_OPEN:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self.state = Circuit.OPEN
+        self.until = now + self._pause
+        return True
+
+    def succeeded(self) -> bool:
+        """An answer; whether the breaker closed now."""
+        closed = self.state is not Circuit.CLOSED
+        self.state = Circuit.CLOSED
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+        return closed
+
+    def look(self, now: float) -> bool:
+        """Whether the pause is over now, so that one request may try."""
+        if self.state is Circuit.OPEN and now >= self.until:
+            self.state = Circuit.HALF_OPEN
+            return True
+        return False
