@@ -6,16 +6,16 @@ import asyncio
 import errno
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from tokenplace.cli.link_protocol import LinkProtocol
 from tokenplace.errors import TokenPlaceError
-from tokenplace.relay.asgi import ABORT, DIRECT, App
+from tokenplace.relay.asgi import ABORT, App
 from tokenplace.wire.limits import CLIENT_SOCKET_SEND_BUFFER, MAX_MESSAGE
 
 _NEXT_PORTS = 50
@@ -71,27 +71,6 @@ class _Protocol(HttpToolsProtocol):
         self.app_state = {**self.app_state, ABORT: self.transport.abort}
 
 
-class _LinkProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, which can hand messages straight to a callable: a node's records pass here one by one."""
-
-    _taker: Callable[[bytes], None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, DIRECT: self._give_to, ABORT: self.transport.abort}
-
-    def _give_to(self, taker: Callable[[bytes], None]) -> None:
-        self._taker = taker
-
-    def send_receive_event_to_app(self) -> None:
-        if self._taker is None or self.curr_msg_data_type != "bytes" or self.close_sent:
-            super().send_receive_event_to_app()
-            return
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
-        self._taker(data)
-
-
 class _Server(uvicorn.Server):
     """uvicorn without hands on our signals."""
 
@@ -106,7 +85,7 @@ async def serving(app: App, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         http=_Protocol,
-        ws=_LinkProtocol,
+        ws=LinkProtocol,
         ws_per_message_deflate=False,
         ws_ping_interval=None,
         ws_max_size=MAX_MESSAGE,

@@ -1,0 +1,110 @@
+"""uvicorn's WebSocket for the node link, with a short way for what nearly everything is.
+
+A node's record arrives as one whole, masked, binary frame. Once the relay has asked to be handed messages directly,
+frames are cut here and such a frame goes straight to the relay; every other one (control frames, fragments, frames
+that break the rules) goes whole through the library, which answers as it always does. The library's way costs five
+times as much for each of the pieces that a relay forwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import OPEN
+from websockets.utils import apply_mask as apply_mask_slowly
+
+from tokenplace.relay.asgi import ABORT, DIRECT
+from tokenplace.wire.limits import MAX_MESSAGE
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no wheel for this platform
+    apply_mask = apply_mask_slowly
+
+_WHOLE_BINARY = 0x82
+_MASKED = 0x80
+_MASK_BYTES = 4
+_LONGEST_HEADER = 14
+
+
+def frame_size(data: bytes, start: int) -> tuple[int, int] | None:
+    """Of the frame that begins at `start`: bytes before its payload, and of its payload. None: more must come first.
+
+    RFC 6455 section 5.2.
+    """
+    left = len(data) - start
+    if left < 2:
+        return None
+    second = data[start + 1]
+    mask = _MASK_BYTES if second & _MASKED else 0
+    length = second & 0x7F
+    extended = {126: 2, 127: 8}.get(length, 0)
+    if left < 2 + extended:
+        return None
+    if extended:
+        length = int.from_bytes(data[start + 2 : start + 2 + extended], "big")
+    return 2 + extended + mask, length
+
+
+class LinkProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket that can hand messages straight to a callable."""
+
+    _taker: Callable[[bytes], None] | None = None
+    _wanted = 0
+    """Bytes at which the frame in `_partial` may be whole: a frame that trickles in is not looked at for each byte."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Leave the doors their ways to take messages and to cut the connection."""
+        super().connection_made(transport)
+        self._partial = bytearray()
+        self.app_state = {**self.app_state, DIRECT: self._give_to, ABORT: self.transport.abort}
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the network."""
+        if self._taker is None:
+            super().data_received(data)
+            return
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        start = 0
+        self._wanted = 0
+        while start < len(data):
+            size = frame_size(data, start)
+            if size is None:
+                break
+            header, length = size
+            if length > MAX_MESSAGE:
+                super().data_received(data[start : start + _LONGEST_HEADER])  # the library closes, with the code for it
+                return
+            end = start + header + length
+            if end > len(data):
+                self._wanted = end - start
+                break
+            short = data[start] == _WHOLE_BINARY and data[start + 1] & _MASKED and not self.frames
+            if short and self.conn.state is OPEN:
+                body = start + header
+                self._taker(apply_mask(data[body:end], data[body - _MASK_BYTES : body]))
+            else:
+                super().data_received(data[start:end])
+            start = end
+        if start < len(data):
+            self._partial += data[start:]
+
+    def send_receive_event_to_app(self) -> None:
+        """A message that came the library's way."""
+        if self._taker is None or self.curr_msg_data_type != "bytes" or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        self._taker(data)
+
+    def _give_to(self, taker: Callable[[bytes], None]) -> None:
+        if not self.conn.reader.buffer:  # a peer that spoke before it was asked stays with the library
+            self._taker = taker

@@ -1,0 +1,131 @@
+"""The short way of the node link's messages gives what the library's way gives, and leaves the rest to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from tokenplace.cli.link_protocol import frame_size
+from tokenplace.cli.serving import bind, serving
+from tokenplace.relay.asgi import DIRECT, Receive, Scope, Send
+from tokenplace.wire.limits import MAX_MESSAGE
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Peer:
+    """The far end of a link whose messages go straight to `taken`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, taken: list[bytes]) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.taken = taken
+
+    async def send(self, data: bytes, cut: int | None = None) -> None:
+        for start in range(0, len(data), cut or len(data)):
+            self._writer.write(data[start : start + (cut or len(data))])
+            await self._writer.drain()
+            if cut:
+                await asyncio.sleep(0)
+
+    async def heard(self) -> bytes:
+        """The next frame, and nothing of what follows."""
+        first, length = await self._reader.readexactly(2)
+        return bytes((first, length)) + await self._reader.readexactly(length & 0x7F)
+
+    async def until(self, count: int) -> list[bytes]:
+        async with asyncio.timeout(20):
+            while len(self.taken) < count:
+                await asyncio.sleep(0.01)
+        return self.taken
+
+
+@asynccontextmanager
+async def a_peer() -> AsyncIterator[Peer]:
+    taken: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        scope["state"][DIRECT](taken.append)
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    listener = bind("127.0.0.1", 0)
+    async with serving(app, listener):
+        reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        yield Peer(reader, writer, taken)
+        writer.close()
+
+
+def frame(payload: bytes, opcode: Opcode = Opcode.BINARY, *, fin: bool = True, mask: bool = True) -> bytes:
+    return Frame(opcode, payload, fin).serialize(mask=mask)
+
+
+@pytest.mark.parametrize("cut", [None, 3, 125, 4096])
+async def test_messages_arrive_whole_however_the_network_cuts_them(cut: int | None) -> None:
+    dice = random.Random(1)
+    messages = [dice.randbytes(size) for size in (0, 1, 125, 126, 127, 5_000, 65_535, 65_536)]
+    async with a_peer() as peer:
+        await peer.send(b"".join(map(frame, messages)), cut)
+        assert await peer.until(len(messages)) == messages
+
+
+@pytest.mark.parametrize("cut", [None, 1, 7])
+async def test_fragments_and_pings_between_whole_messages_keep_their_places(cut: int | None) -> None:
+    parts = [
+        frame(b"one"),
+        frame(b"t", fin=False),
+        frame(b"there?", Opcode.PING),
+        frame(b"w", Opcode.CONT, fin=False),
+        frame(b"o", Opcode.CONT),
+        frame(b"three"),
+    ]
+    async with a_peer() as peer:
+        await peer.send(b"".join(parts), cut)
+        assert await peer.until(3) == [b"one", b"two", b"three"]
+        assert await peer.heard() == frame(b"there?", Opcode.PONG, mask=False)
+
+
+async def test_a_frame_that_claims_more_than_a_message_may_have_closes_the_link_at_once() -> None:
+    async with a_peer() as peer:
+        await peer.send(b"\x82\xff" + (MAX_MESSAGE + 1).to_bytes(8, "big") + b"mask")
+        goodbye = await peer.heard()
+    assert (goodbye[0], goodbye[2:4]) == (0x88, (1009).to_bytes(2, "big"))
+    assert peer.taken == []
+
+
+@pytest.mark.parametrize("bad", [frame(b"plain", mask=False), b"\xc2\x80mask", b"\x83\x80mask"])
+async def test_a_frame_that_breaks_the_rules_closes_the_link(bad: bytes) -> None:
+    async with a_peer() as peer:
+        await peer.send(bad)
+        goodbye = await peer.heard()
+    assert (goodbye[0], goodbye[2:4]) == (0x88, (1002).to_bytes(2, "big"))
+
+
+async def test_a_goodbye_is_answered_and_nothing_is_taken_after_it() -> None:
+    async with a_peer() as peer:
+        await peer.send(frame((1000).to_bytes(2, "big"), Opcode.CLOSE) + frame(b"too late"))
+        assert (await peer.heard())[0] == 0x88
+    assert peer.taken == []
+
+
+def test_a_header_that_is_not_whole_tells_nothing() -> None:
+    whole = frame(bytes(70_000))
+    assert frame_size(whole, 0) == (14, 70_000)
+    assert [frame_size(whole[:length], 0) for length in (0, 1, 9)] == [None] * 3
