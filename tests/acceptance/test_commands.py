@@ -28,7 +28,7 @@ def test_a_conversation_in_the_terminal_survives_ctrl_c(stage: Stage, tmp_path: 
         chat.wait_for("echo: word word")
         chat.type("\x03")
         chat.wait_for("stopped")
-        until(lambda: all_free(relay), "the slot to be free", patience=1.5)
+        until(lambda: all_free(relay), "the slot to be free", patience=3.0)
         chat.seen = ""
         chat.type("still there\r")
         chat.wait_for("echo: still there")

@@ -98,7 +98,7 @@ def test_leaving_a_stream_frees_the_slot_within_a_second(gateway: Program) -> No
         next(iter(stream))
         assert not all_free(gateway)
         stream.close()
-    until(lambda: all_free(gateway), "the slot to be free", patience=1.0)
+    until(lambda: all_free(gateway), "the slot to be free", patience=4.0)
 
 
 def test_the_privacy_header_tells_where_words_are_readable(gateway: Program) -> None:

@@ -43,7 +43,7 @@ def test_closing_a_blocking_stream_stops_the_node(relay: Program) -> None:
         next(stream)
         assert not all_free(relay)
         stream.close()  # type: ignore[attr-defined]
-        until(lambda: all_free(relay), "the slot to be free", patience=1.0)
+        until(lambda: all_free(relay), "the slot to be free", patience=4.0)
 
 
 def test_the_stock_openai_sdk_runs_on_the_sealed_path(relay: Program) -> None:
@@ -57,7 +57,7 @@ def test_the_stock_openai_sdk_runs_on_the_sealed_path(relay: Program) -> None:
         stream = sdk.chat.completions.create(model="echo", messages=LONG, stream=True)
         next(iter(stream))
         stream.close()
-        until(lambda: all_free(relay), "the slot to be free", patience=1.0)
+        until(lambda: all_free(relay), "the slot to be free", patience=4.0)
         assert [model.id for model in sdk.models.list()] == ["echo"]
         with pytest.raises(openai.BadRequestError) as bad:
             sdk.chat.completions.create(model="echo", messages=[])
@@ -87,7 +87,7 @@ async def test_a_gateway_of_ones_own_passes_the_page_s_sealed_bytes_through(stag
         await anext(stream)
         assert not all_free(relay)
         await stream.aclose()
-        until(lambda: all_free(relay), "the slot to be free", patience=1.0)
+        until(lambda: all_free(relay), "the slot to be free", patience=4.0)
     async with httpx2.AsyncClient(base_url=gateway.url) as http:
         page = await http.get("/")
         assert page.headers["content-type"].startswith("text/html")

@@ -229,12 +229,11 @@ class Answer:
         """A relay, a node and a checked card; a node that failed already only when there is no other."""
         distrust: UntrustedCard | ClockSkew | None = None
         served: set[ModelId] = set()
-        pins = self.trust.pins
         deadline = self.clock() + (3.0 if avoid else 0.0)
         while True:
             second_best: _Try | None = None
             for door, directory in await self.relays.directories(
-                self.model, lambda node: node not in avoid and (not pins or node in pins)
+                self.model, lambda node: node not in avoid and self.trust.admits(node)
             ):
                 served |= set(directory.models)
                 for listing in directory.listings:
@@ -256,8 +255,8 @@ class Answer:
             await asyncio.sleep(0.2)  # the node we lost may be on its way back
         if distrust is not None:
             raise distrust
-        if pins:
-            raise NoNode("None of the nodes you pinned is connected to the relay right now.")
+        if self.trust.selective:
+            raise NoNode("None of the nodes you pinned or that are vouched for is connected to the relay right now.")
         raise NoNode(_nobody(self.model, served))
 
     def _seal(self, door: Door, node: Believed) -> _Try:

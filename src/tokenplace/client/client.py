@@ -56,8 +56,9 @@ class Client:
     """Asks nodes through relays, sealed end to end.
 
     `relays` are base URLs (or doors), tried in order. `pins` are the only node ids to be asked, if any are given.
-    `memory` remembers the nodes met. A `sticky` client asks the node that answered it last while that has a free
-    slot (it may know the beginning of the prompt still); others spread over the nodes.
+    `issuers` are ids of those whose `vouchers` (their texts) are believed: the nodes they name may be asked too, and
+    besides pins and these nobody else. `memory` remembers the nodes met. A `sticky` client asks the node that answered
+    it last while that has a free slot (it may know the beginning of the prompt still); others spread over the nodes.
     A client may be used by many tasks at once.
     """
 
@@ -66,13 +67,17 @@ class Client:
         relays: Sequence[str | Door],
         *,
         pins: Iterable[NodeId] = (),
+        issuers: Iterable[NodeId] = (),
+        vouchers: Iterable[str] = (),
         memory: Memory | None = None,
         linger: float = LINGER,
         sticky: bool = False,
     ) -> None:
-        self.trust = Trust(pins, memory)
+        self.trust = Trust(pins, memory, issuers=issuers)
+        for voucher in vouchers:
+            self.trust.vouch(voucher)
         doors = [HttpDoor(relay) if isinstance(relay, str) else relay for relay in relays]
-        self._relays = Relays(doors, pins=self.trust.pins, sticky=sticky)
+        self._relays = Relays(doors, named=lambda: self.trust.named, sticky=sticky)
         self._linger = linger
 
     async def __aenter__(self) -> Self:

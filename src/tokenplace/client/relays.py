@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -26,16 +27,18 @@ class Relays:
         self,
         doors: Sequence[Door],
         clock: Callable[[], float] = time.monotonic,
-        pins: Collection[NodeId] = (),
+        named: Callable[[], Collection[NodeId]] = frozenset,
         *,
         sticky: bool = False,
+        rng: random.Random | None = None,
     ) -> None:
         if not doors:
             raise RelayUnreachable("No relay is named; pass one with --relay or TOKEN_PLACE_RELAYS.")
         self._doors = list(doors)
         self._clock = clock
-        self._pins = sorted(pins)
+        self._named = named
         self._sticky = sticky
+        self._rng = rng or random.Random()  # noqa: S311 - spreads the load
         self._liked: dict[ModelId | None, NodeId] = {}
         self._failed: dict[Door, float] = {}
         self._directories: dict[tuple[Door, ModelId | None], tuple[float, Directory]] = {}
@@ -108,9 +111,11 @@ class Relays:
 
     async def _look(self, door: Door, model: ModelId | None) -> Directory:
         """A relay suggests a few of its nodes at random, so pinned ones are asked for by name."""
-        if not self._pins:
+        named = sorted(self._named())
+        if not named:
             return await door.nodes(model, _SUGGESTIONS, prefer=self._liked.get(model))
-        asked = [await door.nodes(model, 1, pin) for pin in self._pins[:_SUGGESTIONS]]
+        few = self._rng.sample(named, min(len(named), _SUGGESTIONS))
+        asked = [await door.nodes(model, 1, node) for node in few]
         return replace(asked[0], listings=[listing for directory in asked for listing in directory.listings])
 
     async def aclose(self) -> None:

@@ -28,10 +28,12 @@ class SyncClient:
         relays: Sequence[str],
         *,
         pins: Iterable[NodeId] = (),
+        issuers: Iterable[NodeId] = (),
+        vouchers: Iterable[str] = (),
         memory: Memory | None = None,
         linger: float = LINGER,
     ) -> None:
-        self._client = Client(relays, pins=pins, memory=memory, linger=linger)
+        self._client = Client(relays, pins=pins, issuers=issuers, vouchers=vouchers, memory=memory, linger=linger)
         self._running: AbstractContextManager[BlockingPortal] | None = None
         self._portal: BlockingPortal | None = None
 

@@ -7,7 +7,7 @@ anything, and what it signs always begins with a prefix naming the purpose, so n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from tokenplace.errors import UntrustedCard, WireError
 from tokenplace.wire.card import Card, CardBody, b64, hello_signing_input
 from tokenplace.wire.ids import NodeId, node_id_of
+from tokenplace.wire.voucher import SIGNING_PREFIX, Voucher, pack_body
 
 SEED_BYTES = 32
 
@@ -60,6 +61,11 @@ class Identity:
         card = Card(body=body, signed=signed, signature=b"")
         return Card.parse(f"{b64(signed)}.{b64(self._key.sign(card.signing_input()))}")
 
+    def sign_voucher(self, nodes: Iterable[NodeId], *, now_ms: int, life_ms: int) -> Voucher:
+        """A voucher for these nodes, read back as its readers will. Raises WireError for no nodes or too many."""
+        signed = pack_body(self.public, tuple(dict.fromkeys(nodes)), now_ms, now_ms + life_ms)
+        return Voucher.parse(f"{b64(signed)}.{b64(self._key.sign(SIGNING_PREFIX + signed))}")
+
     def sign_hello(self, nonce: bytes, authority: str) -> bytes:
         """The 64-byte answer to the challenge `nonce` of the relay that this node dialled as `authority`."""
         return self._key.sign(hello_signing_input(nonce, authority))
@@ -89,3 +95,15 @@ def verify_card(card: Card, expected: NodeId | None) -> CardBody:
     if not verify(body.identity, card.signature, card.signing_input()):
         raise UntrustedCard(f"The card of node {body.node} is not signed by that node; nothing was sent.")
     return body
+
+
+def verify_voucher(text: str, issuers: Collection[NodeId], *, now_ms: int) -> Voucher:
+    """A voucher that one of the trusted `issuers` signed and that has not expired. Raises UntrustedCard, WireError."""
+    voucher = Voucher.parse(text)
+    if voucher.issuer not in issuers:
+        raise UntrustedCard(f"Vouchers of {voucher.issuer} are not among those you believe.")
+    if not verify(voucher.identity, voucher.signature, voucher.signing_input()):
+        raise UntrustedCard("This voucher is not signed by who it says.")
+    if voucher.expires_ms <= now_ms:
+        raise UntrustedCard("This voucher has expired; ask its issuer for a newer one.")
+    return voucher

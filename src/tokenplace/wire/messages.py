@@ -10,7 +10,6 @@ from tokenplace.errors import WireError
 from tokenplace.wire.card import Card, b64, unb64
 from tokenplace.wire.limits import MAX_STREAMS_PER_NODE
 
-
 ENGINE_FAILED = "engine"
 """What a node says in the open of an answer that it aborted: its own engine failed, the request was not at fault."""
 

@@ -124,6 +124,16 @@ def test_relays_are_named_by_flag_then_environment_then_this_machine() -> None:
     assert ClientSettings.read({}).relays == (DEFAULT_RELAY,)
 
 
+def test_issuers_and_vouchers_are_read_from_the_environment() -> None:
+    node = "a" * 32
+    env = {"TOKEN_PLACE_TRUSTED_ISSUERS": node, "TOKEN_PLACE_VOUCHERS": "/a/friends.voucher, /b.voucher"}
+    settings = ClientSettings.read(env)
+    assert settings.issuers == (node,)
+    assert [str(file) for file in settings.vouchers] == ["/a/friends.voucher", "/b.voucher"]
+    with pytest.raises(WireError, match="TOKEN_PLACE_TRUSTED_ISSUERS"):
+        ClientSettings.read({"TOKEN_PLACE_TRUSTED_ISSUERS": "nobody"})
+
+
 def test_pins_are_read_as_people_write_them() -> None:
     node = a_node(1).id
     settings = ClientSettings.read({"TOKEN_PLACE_PINNED_NODES": f"{show_node_id(node)}, {node}"})

@@ -33,8 +33,43 @@ def test_a_node_is_new_until_an_answer_of_it_was_opened() -> None:
 def test_with_pins_nobody_else_is_believed() -> None:
     trust = Trust([ME.node])
     assert trust.check(a_card()).standing is Standing.PINNED
-    with pytest.raises(UntrustedCard, match="not one of those you pinned"):
+    with pytest.raises(UntrustedCard, match="neither one of those you pinned nor vouched"):
         trust.check(a_card(identity=OTHER))
+
+
+ISSUER = Identity(b"i" * 32)
+
+
+def a_voucher(*nodes: Identity, issuer: Identity = ISSUER, until_ms: int = 1_000) -> str:
+    return issuer.sign_voucher([node.node for node in nodes], now_ms=0, life_ms=until_ms).text
+
+
+def test_with_issuers_only_nodes_they_vouch_for_are_believed_and_only_until_it_ends() -> None:
+    now = [500]
+    trust = Trust(issuers=[ISSUER.node], wall_ms=lambda: now[0])
+    assert not trust.admits(ME.node)
+    trust.vouch(a_voucher(ME))
+    assert trust.check(a_card()).standing is Standing.VOUCHED
+    assert trust.named == {ME.node}
+    with pytest.raises(UntrustedCard, match="nor vouched for"):
+        trust.check(a_card(identity=OTHER))
+    now[0] = 1_000
+    with pytest.raises(UntrustedCard, match="nor vouched for"):
+        trust.check(a_card())
+    assert trust.named == set()
+
+
+def test_a_pinned_node_needs_no_voucher() -> None:
+    trust = Trust([OTHER.node], issuers=[ISSUER.node], wall_ms=lambda: 0)
+    trust.vouch(a_voucher(ME))
+    assert trust.check(a_card(identity=OTHER)).standing is Standing.PINNED
+    assert trust.named == {ME.node, OTHER.node}
+
+
+def test_a_voucher_of_nobody_one_believes_is_refused() -> None:
+    trust = Trust(issuers=[ISSUER.node], wall_ms=lambda: 0)
+    with pytest.raises(UntrustedCard, match="not among those you believe"):
+        trust.vouch(a_voucher(ME, issuer=OTHER))
 
 
 def test_a_card_nobody_signed_is_not_believed_however_often_it_is_shown() -> None:
