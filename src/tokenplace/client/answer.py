@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 
-from tokenplace.client.door import Door, Records
+from tokenplace.client.door import Directory, Door, Records
 from tokenplace.client.relays import Relays
 from tokenplace.client.trust import Believed, Trust
 from tokenplace.errors import (
@@ -34,6 +34,7 @@ from tokenplace.errors import (
     QueueFull,
     Refused,
     RelayUnreachable,
+    StoreUnavailable,
     TokenPlaceError,
     TooLarge,
     Truncated,
@@ -63,6 +64,9 @@ _FOR_ANOTHER_NODE = frozenset(
 )
 """Endings after which another node, or the same with a fresh card, may do better."""
 
+
+_UNREAD = frozenset({"busy", "node_draining", "key_unknown"})
+"""Endings of a request that its node has not opened, so that the same words may be sent to it again."""
 
 _ELSEWHERE = frozenset({Outcome.RELAY_STOPPED, Outcome.NODE_LOST})
 """Endings at one relay that need not be the end: the node may hold the answer for us at another."""
@@ -131,6 +135,8 @@ class Answer:
     on_news: Callable[[News], None] | None = None
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     clock: Callable[[], float] = time.monotonic
+    only: NodeId | None = None
+    """The one node that can answer, where no other will do."""
     head: Head = field(init=False)
     usage: Usage | None = field(init=False, default=None)
     _now: _Try | None = field(init=False, default=None)
@@ -232,9 +238,7 @@ class Answer:
         deadline = self.clock() + (3.0 if avoid else 0.0)
         while True:
             second_best: _Try | None = None
-            for door, directory in await self.relays.directories(
-                self.model, lambda node: node not in avoid and self.trust.admits(node)
-            ):
+            for door, directory in await self._known(avoid):
                 served |= set(directory.models)
                 for listing in directory.listings:
                     try:
@@ -259,6 +263,11 @@ class Answer:
             raise NoNode("None of the nodes you pinned or that are vouched for is connected to the relay right now.")
         raise NoNode(_nobody(self.model, served))
 
+    async def _known(self, avoid: set[NodeId]) -> list[tuple[Door, Directory]]:
+        if self.only is not None:
+            return await self.relays.having(self.only)
+        return await self.relays.directories(self.model, lambda node: node not in avoid and self.trust.admits(node))
+
     def _seal(self, door: Door, node: Believed) -> _Try:
         now_ms = self.wall_ms()
         sealed, pending = seal_request(self.call.pack(), choose_key(node.body.keys, now_ms=now_ms), now_ms=now_ms)
@@ -282,7 +291,7 @@ class Answer:
                                 return
                 problem: TokenPlaceError = Truncated("The relay ended the stream before the answer's end.")
                 patience = _RETURN
-            except RelayUnreachable as error:
+            except (RelayUnreachable, StoreUnavailable) as error:
                 problem, patience = error, _RETURN
                 self.relays.failed(attempt.door)
             except (NodeUnknown, JobUnknown, Draining) as error:
@@ -357,7 +366,8 @@ class Answer:
             reason = Reason.parse(json.loads(payload))
         except (ValueError, AttributeError, RecursionError, WireError):
             reason = Reason(Outcome.NODE_LOST)
-        return _Lost(JobFailed(reason.code, reason.message), again=reason.code in _FOR_ANOTHER_NODE)
+        again = _FOR_ANOTHER_NODE if self.only is None else _UNREAD
+        return _Lost(JobFailed(reason.code, reason.message), again=reason.code in again)
 
     async def _cancel(self, attempt: _Try) -> None:
         """Tell the relay that nobody wants the rest; if it cannot be told, the linger runs out instead."""

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from tokenplace.client.answer import LINGER, NOBODY, Answer, News
+from tokenplace.client.classic import MOST_CLASSIC, ClassicNode, classic_nodes
 from tokenplace.client.door import Door, HttpDoor
 from tokenplace.client.relays import Relays
 from tokenplace.client.trust import Memory, Trust
@@ -102,6 +103,22 @@ class Client:
                     cards.setdefault(card.id, card)
         return [Served(model, count, cards.get(model)) for model, count in sorted(counts.items())]
 
+    async def classic_nodes(
+        self, *, model: ModelId | None = None, node: NodeId | None = None, fresh: bool = False
+    ) -> list[ClassicNode]:
+        """Nodes that open requests of the original's protocol, with their keys: those of a model, one, or any.
+
+        What a relay said of one node two seconds ago is believed unless it has to be `fresh`. Raises RelayUnreachable.
+        """
+        try:
+            if node is not None:
+                found = await self._relays.having(node, fresh=fresh)
+            else:
+                found = await self._relays.several_nodes(model, MOST_CLASSIC)
+        except NoNode:
+            return []
+        return classic_nodes(found, self.trust)
+
     @asynccontextmanager
     async def ask(
         self,
@@ -109,11 +126,13 @@ class Client:
         body: Mapping[str, Any] | bytes,
         *,
         model: str | None = None,
+        node: NodeId | None = None,
         on_news: Callable[[News], None] | None = None,
     ) -> AsyncIterator[Answer]:
         """Make one OpenAI call of `path` (`/v1/…`) and read its answer; leaving the block cancels the rest.
 
-        `body` is the JSON body, as an object or as bytes (then `model` must be given for the choice of a node).
+        `body` is the JSON body, as an object or as bytes (then `model` must be given for the choice of a node, or
+        the `node` itself).
         Raises NoNode, RelayUnreachable, Refused, UntrustedCard, JobFailed, and ApiError for what broke the answer
         before its head.
         """
@@ -125,6 +144,7 @@ class Client:
             trust=self.trust,
             call=Call(path, body),
             model=_catalogue().served_as(_catalogue().canonical(model)) if model and path not in MODEL_FREE else None,
+            only=node,
             linger=self._linger,
             on_news=on_news,
         )

@@ -10,7 +10,16 @@ from typing import Any, Protocol
 
 import httpx2 as httpx
 
-from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, Refused, RelayUnreachable, WireError
+from tokenplace.errors import (
+    Draining,
+    JobUnknown,
+    NodeUnknown,
+    QueueFull,
+    Refused,
+    RelayUnreachable,
+    StoreUnavailable,
+    WireError,
+)
 from tokenplace.wire import request, routes, stream
 from tokenplace.wire.address import relay_address
 from tokenplace.wire.ids import JobId, ModelId, NodeId
@@ -22,7 +31,7 @@ _SILENCE = 25.0
 
 _MAX_DIRECTORY = 4 * 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
-_REFUSALS = {kind.code: kind for kind in (Draining, JobUnknown, NodeUnknown, QueueFull)}
+_REFUSALS = {kind.code: kind for kind in (Draining, JobUnknown, NodeUnknown, QueueFull, StoreUnavailable)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from tokenplace.client.door import Directory, Door
-from tokenplace.errors import Refused, RelayUnreachable
+from tokenplace.errors import NoNode, Refused, RelayUnreachable
 from tokenplace.wire.ids import ModelId, NodeId
 
 _FRESH = 2.0
@@ -42,6 +42,7 @@ class Relays:
         self._liked: dict[ModelId | None, NodeId] = {}
         self._failed: dict[Door, float] = {}
         self._directories: dict[tuple[Door, ModelId | None], tuple[float, Directory]] = {}
+        self._cards: dict[tuple[Door, NodeId], tuple[float, Directory]] = {}
 
     def in_order(self) -> list[Door]:
         """Every door, the best to try first."""
@@ -74,6 +75,7 @@ class Relays:
     def forget(self, door: Door) -> None:
         """What that door said is out of date."""
         self._directories = {key: kept for key, kept in self._directories.items() if key[0] is not door}
+        self._cards = {key: kept for key, kept in self._cards.items() if key[0] is not door}
 
     async def directories(
         self, model: ModelId | None, wanted: Callable[[NodeId], bool] = lambda _: True
@@ -95,6 +97,46 @@ class Relays:
             answers.append((door, directory))
             if any(wanted(listing.card.node) for listing in directory.listings):
                 break
+        if not answers and problem is not None:
+            raise problem
+        return answers
+
+    async def having(self, node: NodeId, *, fresh: bool = False) -> list[tuple[Door, Directory]]:
+        """The relay that has this very node, and its card; `fresh` asks even where that was asked just now.
+
+        Raises RelayUnreachable when none answered, NoNode.
+        """
+        problem: RelayUnreachable | None = None
+        for door in self.in_order():
+            kept = self._cards.get((door, node))
+            if not fresh and kept is not None and self._clock() - kept[0] < _FRESH:
+                return [(door, kept[1])]
+            try:
+                directory = await door.nodes(None, 1, node)
+            except (RelayUnreachable, Refused) as error:
+                self.failed(door)
+                problem = problem or RelayUnreachable(error.message)
+                continue
+            self.works(door)
+            if directory.listings:
+                now = self._clock()
+                self._cards = {key: each for key, each in self._cards.items() if now - each[0] < _FRESH}
+                self._cards[door, node] = (now, directory)
+                return [(door, directory)]
+        if problem is not None:
+            raise problem
+        raise NoNode("The node that this request is for is not connected right now.")
+
+    async def several_nodes(self, model: ModelId | None, count: int) -> list[tuple[Door, Directory]]:
+        """Up to `count` nodes of each relay that answers. Raises RelayUnreachable when none does."""
+        answers: list[tuple[Door, Directory]] = []
+        problem: RelayUnreachable | None = None
+        for door in self.in_order():
+            try:
+                answers.append((door, await door.nodes(model, count)))
+            except (RelayUnreachable, Refused) as error:
+                self.failed(door)
+                problem = problem or RelayUnreachable(error.message)
         if not answers and problem is not None:
             raise problem
         return answers

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
+from tokenplace import places
 from tokenplace.errors import WireError
 from tokenplace.wire.ids import NodeId, parse_node_id
 
@@ -47,7 +46,7 @@ class ClientSettings:
             pins=_ids(env, PINS_VARIABLE),
             issuers=_ids(env, ISSUERS_VARIABLE),
             vouchers=tuple(Path(word).expanduser() for word in _words(env.get(VOUCHERS_VARIABLE, ""))),
-            memory=Path(platformdirs.user_state_dir("token.place", appauthor=False)) / "known-nodes.json",
+            memory=places.state() / "known-nodes.json",
         )
 
 

@@ -11,9 +11,12 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from tokenplace.client import faults
 from tokenplace.client.client import Client
 from tokenplace.errors import ApiError, TokenPlaceError, whole_seconds
+from tokenplace.gateway.classic import PRIVACY, ClassicDesk
 from tokenplace.gateway.counts import CONTENT_TYPE as COUNTS
 from tokenplace.gateway.counts import Counts
 from tokenplace.gateway.described import describe
@@ -23,18 +26,23 @@ from tokenplace.gateway.forward import Forwarded, Question
 from tokenplace.gateway.keys import ApiKeys
 from tokenplace.gateway.page import page
 from tokenplace.gateway.shelf import Shelf
-from tokenplace.openai import jsontext
+from tokenplace.openai import jsontext, refusals
 from tokenplace.openai.catalogue import Catalogue
+from tokenplace.openai.classic import CHAT, ENCRYPTED, FIELDS, PATHS, is_encrypted
 from tokenplace.openai.models import listing
 from tokenplace.openai.screening import PhraseScreen, has_token_ids, texts_of, unreadable
+from tokenplace.relay.address import client_address
+from tokenplace.relay.asgi import count_stream
+from tokenplace.sealing.operator import Operator
 from tokenplace.wire.limits import MAX_REQUEST
 
 MAX_BODY = MAX_REQUEST - 128 * 1024
 """A plain request's bytes; the rest of a sealed request is its padding."""
 
+PRIVACY_HEADER = "x-token-place-privacy"
 _READ = ["GET", "HEAD"]
 _NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'"
-_CLASSIC = ("encrypted", "client_public_key")
+_OPERATOR = "x-token-place-operator"
 
 
 class Gateway:
@@ -51,8 +59,10 @@ class Gateway:
         shelf: Shelf,
         screen: PhraseScreen,
         counts: Counts,
+        classic: ClassicDesk,
     ) -> None:
         self._client = client
+        self._classic = classic
         self._catalogue = catalogue
         self._service = service
         self._keys = keys
@@ -93,6 +103,8 @@ class Gateway:
         router.add_api_route("/models", models, methods=_READ, dependencies=known)
         router.add_api_route("/models/{model_id:path}", model, methods=_READ, dependencies=known)
         router.add_api_route("/health", health, methods=_READ)
+        router.add_api_route("/public-key", self._public_key, methods=_READ, dependencies=known)
+        router.add_api_route("/public-key/rotate", self._rotate, methods=["POST"])
         for operation in flavour.operations:
             router.add_api_route(operation.path, self._asking(flavour, operation), methods=["POST"], dependencies=known)
         return router
@@ -103,19 +115,30 @@ class Gateway:
 
         return ask
 
+    async def _public_key(self, request: Request) -> Response:
+        model = request.query_params.get("model")
+        if model:
+            model = await self._shelf.chosen(self._catalogue.canonical(model[:256]))
+        return self._json(request, await self._classic.public_key(self._program(request), model))
+
+    async def _rotate(self, request: Request) -> Response:
+        authorization = request.headers.get("authorization", "")
+        bearer = authorization.removeprefix("Bearer ") if authorization.startswith("Bearer ") else ""
+        shown = request.headers.get(_OPERATOR, "").strip() or bearer.strip()
+        return self._json(request, await self._classic.rotate(self._program(request), shown))
+
+    def _program(self, request: Request) -> str:
+        """Who asks: the holder of an API key, else an address."""
+        return self._keys.holder(request.headers.get("authorization", "")) or client_address(request.scope).key
+
     async def _known(self, request: Request) -> None:
         self._keys.check(request.headers.get("authorization", ""))
 
     async def _ask(self, request: Request, flavour: Flavour, operation: Operation) -> Response:
         content = jsontext.read_object(await _read(request))
-        for param in _CLASSIC:
-            if content.get(param):
-                raise ApiError(
-                    "Requests that are encrypted as in the original API are not taken here yet; they come with the "
-                    "classic protocol. Use a client or gateway of your own, which seals without being asked.",
-                    param=param,
-                    code="unsupported_parameter",
-                )
+        encrypted = is_encrypted(content)
+        if encrypted and operation.node_path not in PATHS:
+            raise refusals.unsupported(ENCRYPTED, "Chat and completions can be encrypted in the original's way.")
         model = content.get("model")
         if not (isinstance(model, str) and model) and not (model is None and operation.draws):
             raise ApiError(
@@ -130,12 +153,21 @@ class Gateway:
                 param="stream",
                 code="unsupported_parameter",
             )
+        if stream:
+            await count_stream(request.scope)
+        sealed_words = content.pop("messages", None) if encrypted else None
         self._look(content)
         canonical, chosen = "", None
         if model is not None and not operation.draws:
             canonical = self._catalogue.canonical(model)
             content["model"] = canonical
             chosen = await self._shelf.chosen(canonical)
+        if encrypted:
+            if sealed_words is not None:
+                content["messages"] = sealed_words
+            return await self._ask_encrypted(request, operation, content, chosen or canonical)
+        for name in FIELDS:  # null or false: a plain request
+            content.pop(name, None)
         question = Question(operation.node_path, jsontext.write(content), chosen, stream is True)
         return Forwarded(
             self._client,
@@ -144,6 +176,26 @@ class Gateway:
             lambda error: as_api_error(error, self._catalogue, canonical),
             self._counts.add,
         )
+
+    async def _ask_encrypted(
+        self, request: Request, operation: Operation, content: dict[str, Any], model: str
+    ) -> Response:
+        """Hand a request that the node opens to the node that can; in completions only the answer is sealed."""
+        program = self._program(request)
+        chat = operation.node_path == CHAT
+        owner = self._classic.owner(program, content) if chat else self._classic.answerer(program, model)
+        question = Question(
+            operation.node_path,
+            jsontext.write(content),
+            None,
+            content.get("stream") is True,
+            node=await owner,
+            classic=True,
+        )
+        marks = self.marks(request)
+        if chat:
+            marks[PRIVACY_HEADER] = PRIVACY
+        return Forwarded(self._client, question, marks, faults.as_api_error, self._counts.add)
 
     def _look(self, content: dict[str, Any]) -> None:
         """Have every word read, where this gateway is told to. Raises ApiError."""
@@ -160,7 +212,7 @@ class Gateway:
 
     def marks(self, request: Request) -> dict[str, str]:
         """The headers that every answer has."""
-        return {"x-token-place-privacy": self._privacy, "x-request-id": _request_id(request)}
+        return {PRIVACY_HEADER: self._privacy, "x-request-id": _request_id(request)}
 
     def fault(self, request: Request, error: TokenPlaceError, headers: dict[str, str] | None = None) -> Response:
         """Any of our errors as an answer."""
@@ -188,12 +240,14 @@ def create_gateway(
     stand_in: bool = False,
     phrases: Iterable[str] = (),
     counts: Counts | None = None,
+    operator: str | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application; it holds `client` and closes nothing.
 
     `api_keys` are digests of the keys that may ask (none: everybody may). `stand_in` lets a served model answer to
     catalogue models that nobody serves. `phrases` are refused before anything is sealed. `counts` hears of every
-    answer and is shown at /metrics. Raises TokenPlaceError for a digest that is none.
+    answer and is shown at /metrics. `operator` is the token of who may have classic keys replaced. Raises
+    TokenPlaceError for a digest that is none.
     """
     catalogue = catalogue or Catalogue.load()
     counts = counts or Counts()
@@ -206,6 +260,7 @@ def create_gateway(
         shelf=Shelf(client, catalogue, stand_in=stand_in),
         screen=PhraseScreen(phrases),
         counts=counts,
+        classic=ClassicDesk(client, operator=Operator(operator) if operator else None),
     )
     app = FastAPI(title="token.place", openapi_url=None, docs_url=None, redoc_url=None)
     for flavour in FLAVOURS:
@@ -268,12 +323,15 @@ async def _read(request: Request) -> bytes:
     claimed = request.headers.get("content-length", "")
     body = bytearray()
     if not (claimed.isdigit() and int(claimed) > MAX_BODY):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                break
-        else:
-            return bytes(body)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    break
+            else:
+                return bytes(body)
+        except ClientDisconnect:  # nobody reads this any more, but it must not look like a fault of ours
+            raise ApiError("The request ended before its body did.", code="client_left") from None
     raise ApiError(
         f"A request may have {MAX_BODY} bytes.", status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code="request_too_large"
     )

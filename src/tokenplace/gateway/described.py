@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from tokenplace.gateway import described_board, described_classic
 from tokenplace.gateway.flavours import OPERATIONS, Flavour, Operation
 
 Json = dict[str, Any]
@@ -15,13 +16,13 @@ _REF = "#/components/schemas/"
 
 _REFUSALS: Mapping[str, str] = {
     "400": "The request cannot be honoured; `param` names the part at fault",
-    "401": "This gateway wants an API key",
+    "401": "This gateway wants an API key, or the operator's token",
     "404": "There is no such model",
     "413": "The request is too large",
     "415": "The body is not JSON",
     "429": "Too much waits already; Retry-After says when to ask again",
     "502": "The node failed",
-    "503": "Nobody serves this model now",
+    "503": "Nobody serves this (model) now; the message says who could",
 }
 
 _TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
@@ -36,6 +37,7 @@ def describe(flavours: Iterable[Flavour]) -> Json:
     for flavour in flavours:
         for prefix in flavour.prefixes:
             paths |= _paths(flavour, prefix)
+    paths |= described_board.paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,13 +46,14 @@ def describe(flavours: Iterable[Flavour]) -> Json:
             "summary": "OpenAI's API, answered by volunteers' machines, sealed on the way.",
             "description": "`/v1` and `/api/v1` answer in JSON, `/v2` and `/api/v2` stream as well. Every answer says "
             "in `x-token-place-privacy` where its words could be read: `end-to-end` on a gateway of your own, "
-            "`gateway` on one that somebody else runs. The parameters, and which of them are refused, stand in "
-            "docs/reference/parameters.md.",
+            "`gateway` on one that somebody else runs, `classic` where the program sealed them itself in the "
+            "original's way (docs/how-to/encrypted-requests.md). The parameters, and which of them are refused, stand "
+            "in docs/reference/parameters.md.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": paths,
         "components": {
-            "schemas": {**shapes.get("$defs", {}), **_ANSWERS},
+            "schemas": {**shapes.get("$defs", {}), **_ANSWERS, **described_board.SHAPES, **described_classic.SHAPES},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "Only where the gateway wants keys"}
             },
@@ -72,6 +75,18 @@ def _paths(flavour: Flavour, prefix: str) -> Json:
             }
         },
         f"{prefix}/health": {"get": _operation("Whether this gateway is up", tag, "Health", ())},
+        f"{prefix}/public-key": {
+            "get": {
+                **_operation("A node's key for encrypted requests", tag, "PublicKey", ("401", "503")),
+                **described_classic.FOR_MODEL,
+            }
+        },
+        f"{prefix}/public-key/rotate": {
+            "post": {
+                **_operation("Have the operator's nodes make fresh keys", tag, "RotatedKey", ("401", "503")),
+                **described_classic.ROTATION,
+            }
+        },
     }
     for operation in flavour.operations:
         paths[f"{prefix}{operation.path}"] = {"post": _asking(operation, tag, streams=flavour.streams)}
@@ -85,7 +100,7 @@ def _asking(operation: Operation, tag: str, *, streams: bool) -> Json:
     body: Json = {"$ref": _REF + operation.shape.__name__}
     if operation.streams and not streams:
         body = {"allOf": [body, {"properties": {"stream": {"enum": [False, None]}}}]}
-    return {**asked, "requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}
+    return described_classic.with_encryption(operation.node_path, asked, body)
 
 
 def _operation(summary: str, tag: str, answer: str, refusals: Iterable[str]) -> Json:
@@ -102,7 +117,7 @@ _HEADERS: Json = {
     "x-request-id": {"description": "The request's own, or a fresh one", "schema": _TEXT},
     "x-token-place-privacy": {
         "description": "Where the words could be read",
-        "schema": {"type": "string", "enum": ["end-to-end", "gateway"]},
+        "schema": {"type": "string", "enum": ["end-to-end", "classic", "gateway"]},
     },
 }
 
@@ -124,7 +139,14 @@ _USAGE = {
 _LOOSE = {"type": ["object", "null"]}
 
 _ANSWERS: Json = {
-    "Error": _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _MAYBE_TEXT, "code": _MAYBE_TEXT})}),
+    "Error": _object(
+        {
+            "error": _object(
+                {"message": _TEXT, "type": _TEXT, "param": _MAYBE_TEXT, "code": _MAYBE_TEXT},
+                **described_classic.EXPIRED,
+            )
+        }
+    ),
     "Health": _object({"status": {"const": "ok"}, "version": _TEXT, "service": _TEXT, "timestamp": _WHOLE}),
     "Model": _object(
         {

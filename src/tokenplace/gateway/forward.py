@@ -22,8 +22,9 @@ from tokenplace.errors import ApiError, TokenPlaceError, whole_seconds
 from tokenplace.openai import jsontext
 from tokenplace.openai.calls import Usage
 from tokenplace.openai.events import CONTENT_TYPE as EVENT_STREAM
-from tokenplace.openai.events import error_event
+from tokenplace.openai.events import data_event, error_event
 from tokenplace.relay.asgi import ABORT
+from tokenplace.wire.ids import NodeId
 
 FIRST_SIGN, NEXT_SIGN = 4.0, 9.0
 Headers = list[tuple[bytes, bytes]]
@@ -37,6 +38,10 @@ class Question:
     body: bytes
     model: str | None
     stream: bool
+    node: NodeId | None = None
+    """Whom to ask, where only one node can answer."""
+    classic: bool = False
+    """Whether its events have the shape of the original's encrypted streams."""
 
 
 class Forwarded(Response):
@@ -81,7 +86,10 @@ class Forwarded(Response):
 
     async def _forward(self, send: Send) -> None:
         question = self._question
-        async with self._client.ask(question.path, question.body, model=question.model, on_news=self._hear) as answer:
+        asked = self._client.ask(
+            question.path, question.body, model=question.model, node=question.node, on_news=self._hear
+        )
+        async with asked as answer:
             self._answer = answer
             head = answer.head
             if head.content_type.startswith("text/event-stream"):
@@ -108,13 +116,18 @@ class Forwarded(Response):
         elif self._question.stream:
             if self._question.path.endswith("/responses"):  # whose events are flat; SDKs look for either
                 content = {**error.as_json()["error"], "type": "error", **content}
-            await self._send(send, error_event(content))
+            await self._send(send, self._told_event(error, content))
             await self._send(send, b"", more=False)
         else:
             abort = scope.get("state", {}).get(ABORT)
             if abort is None:
                 raise error
             abort()
+
+    def _told_event(self, error: ApiError, content: dict[str, object]) -> bytes:
+        if self._question.classic:
+            return data_event({"event": "error", "reason": error.code, "message": error.message})
+        return error_event(content)
 
     async def _live(self, send: Send) -> None:
         """Signs of life while nothing else is sent."""

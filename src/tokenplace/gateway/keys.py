@@ -24,13 +24,17 @@ class ApiKeys:
         if not all(map(_DIGEST.fullmatch, self._digests)):
             raise TokenPlaceError("TOKEN_PLACE_API_KEYS holds the SHA-256 of each key, 64 hexadecimal digits.")
 
+    def holder(self, authorization: str) -> str | None:
+        """Who shows a known key in an `Authorization` header: the key's digest. None for anybody else."""
+        scheme, _, key = authorization.partition(" ")
+        digest = _digest(key.strip()) if self._digests and scheme.lower() == "bearer" else None
+        return digest if digest in self._digests else None
+
     def check(self, authorization: str) -> None:
         """Look at an `Authorization` header. Raises ApiError (401)."""
-        if not self._digests:
+        if not self._digests or self.holder(authorization) is not None:
             return
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() == "bearer" and _digest(key.strip()) in self._digests:
-            return
+        key = authorization.partition(" ")[2]
         given = "The API key is not one of those known here." if key else "No API key was given."
         raise ApiError(
             f"{given} Send it as `Authorization: Bearer KEY`; who runs this gateway hands keys out.",

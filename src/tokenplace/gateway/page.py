@@ -45,14 +45,15 @@ def _page(described: Mapping[str, Any]) -> Iterator[str]:
 
 def _operation(operation: Mapping[str, Any], shapes: Mapping[str, Any]) -> Iterator[str]:
     if body := operation.get("requestBody"):
-        schema = body["content"]["application/json"]["schema"]
-        shape = shapes[_name(schema.get("$ref") or schema["allOf"][0]["$ref"])]
-        required = shape.get("required", ())
-        yield "<table><tr><th>field<th>what it takes"
-        for field, told in shape["properties"].items():
-            mark = " <b>required</b>" if field in required else ""
-            yield f"<tr><td><code>{escape(field)}</code>{mark}<td>{escape(_kind(told))}"
-        yield "</table>"
+        for number, name in enumerate(_names(body["content"]["application/json"]["schema"])):
+            shape = shapes[name]
+            required = shape.get("required", ())
+            yield f"<p>Or {escape(name)}:</p>" if number else ""
+            yield "<table><tr><th>field<th>what it takes"
+            for field, told in shape["properties"].items():
+                mark = " <b>required</b>" if field in required else ""
+                yield f"<tr><td><code>{escape(field)}</code>{mark}<td>{escape(_kind(told))}"
+            yield "</table>"
     yield "<table><tr><th>status<th>what it means"
     for status, told in operation["responses"].items():
         yield f"<tr><td>{escape(status)}<td>{escape(told['description'])}"
@@ -74,6 +75,15 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return f"list of ({_kind(schema.get('items', {}))})"
     bounds = [f"{word} {schema[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
     return " ".join([str(schema.get("type", "anything")), *bounds])
+
+
+def _names(schema: Mapping[str, Any]) -> Iterator[str]:
+    """The shapes that a body may have."""
+    if "$ref" in schema:
+        yield _name(schema["$ref"])
+    for several in ("anyOf", "allOf"):
+        for each in schema.get(several, ()):
+            yield from _names(each)
 
 
 def _name(reference: str) -> str:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 import httpx2 as httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tokenplace.community.routes import is_notice
 from tokenplace.errors import ApiError
 from tokenplace.gateway.forward import gone
 from tokenplace.openai import jsontext
@@ -23,7 +24,7 @@ _SILENCE = 25.0
 
 
 class Passage:
-    """Hands the relay's own routes on to the first relay that answers; everything else goes to `otherwise`."""
+    """Hands the relay's own routes and its notice board on to the first relay that answers; all else to `otherwise`."""
 
     def __init__(self, relays: Sequence[str], otherwise: ASGIApp) -> None:
         self._relays = [relay_address(relay).geturl() for relay in relays]
@@ -36,7 +37,7 @@ class Passage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or not (path == routes.NODES or path.startswith(routes.JOBS)):
+        if scope["type"] != "http" or not (path == routes.NODES or path.startswith(routes.JOBS) or is_notice(path)):
             await self._otherwise(scope, receive, send)
             return
         body = bytearray()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tokenplace.openai.screening import phrases_of
@@ -32,6 +32,13 @@ class GatewaySettings(BaseSettings):
     """Further phrases, with commas between."""
     moderation_defaults: str = Field("1", validation_alias="CONTENT_MODERATION_INCLUDE_DEFAULTS")
     """`0`, `false`, `no` or `off` leaves the built-in phrases out."""
+    operator_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_OPERATOR_TOKEN")
+    """Who shows it may have the classic keys of nodes replaced that were started with the same token
+    (`POST /v1/public-key/rotate`). `openssl rand -hex 32` makes one."""
+    rotation_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_KEY_ROTATION_TOKEN")
+    """The same, where the variable before it is not set or blank."""
+    former_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
+    """The same again."""
     log_level: str = Field("INFO", validation_alias="TOKENPLACE_LOG_LEVEL")
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -39,6 +46,13 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @property
+    def operator(self) -> str | None:
+        """The operator's token: the first of the three variables that is not blank."""
+        tokens = (self.operator_token, self.rotation_token, self.former_rotation_token)
+        words = (token.get_secret_value().strip() for token in tokens if token is not None)
+        return next(filter(None, words), None)
 
     @property
     def phrases(self) -> tuple[str, ...]:

@@ -48,11 +48,16 @@ class WheelSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """The file is in a repository on the Hugging Face hub, under its own name."""
+    """The file is in a repository on the Hugging Face hub, under its own name unless `path` says another."""
 
     owner: str
     repo: str
     revision: str = "main"
+    path: str | None = None
+
+    def name_of(self, file: ModelFile) -> str:
+        """What the repository calls the file."""
+        return self.path or file.name
 
 
 @dataclass(frozen=True, slots=True)

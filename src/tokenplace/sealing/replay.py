@@ -59,20 +59,33 @@ class ClassicGuard:
     changed copies of a message reads the message (`sealing.classic`). All such copies share its cipherkey, which
     nobody can write in another way. So this guard, unlike the other, is asked before opening. When it is full it
     forgets the oldest: anybody can fill it, and must not shut the node with that.
+
+    Messages that opened are remembered apart (`opened`), where junk pushes none of them out: whoever has captured one
+    and wants it answered again would have to have as many others answered first.
     """
 
     def __init__(self, *, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit
         self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._opened: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return len(self._seen) + len(self._opened)
 
     def admit(self, cipherkey: bytes) -> None:
         """Let a message through, and remember it. Raises Replayed."""
         digest = hashlib.sha256(cipherkey).digest()[:16]
-        if digest in self._seen:
+        if digest in self._seen or digest in self._opened:
             raise Replayed
-        self._seen[digest] = None
-        if len(self._seen) > self._limit:
-            self._seen.popitem(last=False)
+        self._remember(self._seen, digest)
+
+    def opened(self, cipherkey: bytes) -> None:
+        """A message that was let through has opened."""
+        digest = hashlib.sha256(cipherkey).digest()[:16]
+        self._seen.pop(digest, None)
+        self._remember(self._opened, digest)
+
+    def _remember(self, memory: OrderedDict[bytes, None], digest: bytes) -> None:
+        memory[digest] = None
+        if len(memory) > self._limit:
+            memory.popitem(last=False)

@@ -204,6 +204,14 @@ class ClassicKey:
             text = b""
         return self._key_or_rejection(text, cipherkey)
 
+    def wrapped_by_oaep(self, cipherkey: bytes) -> bool:
+        """Whether this `cipherkey` is padded with OAEP. Ask only of a message that has opened: it is an oracle."""
+        try:
+            self._private.decrypt(cipherkey, _OAEP)
+        except ValueError:
+            return False
+        return True
+
     def _key_or_rejection(self, text: bytes, cipherkey: bytes) -> bytes:
         """The key that `text` spells, or, by the very same steps, one that nobody has."""
         rejection = hmac.digest(self._rejection, cipherkey, "sha256")

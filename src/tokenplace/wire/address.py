@@ -10,7 +10,10 @@ _HERE = ("localhost", "127.", "::1")
 
 
 def relay_address(text: str) -> SplitResult:
-    """A relay's base URL. Without a scheme it is https, or http for this very machine. Raises WireError."""
+    """A relay's base URL. Without a scheme it is https, or http for this very machine. Raises WireError.
+
+    A name or password in it is refused: addresses stand in logs and messages, and relays ask nobody for one.
+    """
     text = text.strip()
     if "//" not in text:
         try:
@@ -23,6 +26,8 @@ def relay_address(text: str) -> SplitResult:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
     except ValueError:
         good = False
+    if "@" in text.partition("//")[2].partition("/")[0]:
+        raise WireError("A relay's address holds no name and no password; leave out what stands before the @.")
     if not good:
         raise WireError(f"A relay's address looks like https://relay.example; {text!r} does not.")
     return parts._replace(path=parts.path.rstrip("/"), query="", fragment="")

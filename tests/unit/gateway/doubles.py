@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tokenplace.client.classic import ClassicNode
 from tokenplace.client.client import Served
 from tokenplace.errors import TokenPlaceError
 from tokenplace.openai.calls import Head
@@ -48,6 +49,8 @@ class ToldClient:
         self._serves = {"tiny": 2} if serves is None else serves
         self._fails = fails
         self.asked: list[tuple[str, bytes, str | None]] = []
+        self.asked_of: list[NodeId | None] = []
+        self.classic: list[ClassicNode] = []
 
     async def models(self) -> list[Served]:
         return [
@@ -55,9 +58,17 @@ class ToldClient:
             for name, nodes in self._serves.items()
         ]
 
+    async def classic_nodes(
+        self, *, model: ModelId | None = None, node: NodeId | None = None, fresh: bool = False
+    ) -> list[ClassicNode]:
+        return [each for each in self.classic if node in (None, each.node) and (model is None or model in each.models)]
+
     @asynccontextmanager
-    async def ask(self, path: str, body: bytes, *, model: str | None, on_news: Any) -> AsyncIterator[ToldAnswer]:
+    async def ask(
+        self, path: str, body: bytes, *, model: str | None = None, node: NodeId | None = None, on_news: Any = None
+    ) -> AsyncIterator[ToldAnswer]:
         self.asked.append((path, body, model))
+        self.asked_of.append(node)
         if self._fails is not None:
             raise self._fails
         yield self._answer

@@ -76,17 +76,11 @@ def test_version_one_does_not_stream(path: str) -> None:
     assert "/v2" in error["message"]
 
 
-@pytest.mark.parametrize("fields", [{"encrypted": True}, {"client_public_key": "abc"}])
-def test_the_classic_protocol_is_named_where_it_is_not_served(fields: dict[str, Any]) -> None:
-    answer = post(gateway(), "/v1/chat/completions", **fields)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] in fields
-    assert "classic protocol" in answer.json()["error"]["message"]
-
-
-def test_a_request_that_says_it_is_not_encrypted_is_a_plain_one() -> None:
+@pytest.mark.parametrize("fields", [{"client_public_key": None}, {"encrypted": False, "key_id": None}])
+def test_a_request_that_says_it_is_not_encrypted_is_a_plain_one(fields: dict[str, Any]) -> None:
     client = ToldClient()
-    assert post(gateway(client), "/v1/chat/completions", client_public_key=None).status_code == 200
+    assert post(gateway(client), "/v1/chat/completions", **fields).status_code == 200
+    assert client.asked[0][1] == b'{"model":"tiny"}'
 
 
 # ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -97,3 +97,14 @@ def test_a_full_classic_memory_forgets_the_oldest() -> None:
         with pytest.raises(Replayed):
             guard.admit(cipherkey)
     guard.admit(b"1")
+
+
+def test_junk_pushes_no_classic_message_that_opened_out_of_the_memory() -> None:
+    guard = ClassicGuard(limit=3)
+    guard.admit(b"opened")
+    guard.opened(b"opened")
+    for number in range(100):
+        guard.admit(b"junk %d" % number)
+    assert len(guard) <= 2 * 3
+    with pytest.raises(Replayed):
+        guard.admit(b"opened")
