@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tokenplace.client.door import Directory, Records
-from tokenplace.errors import TokenPlaceError
-from tokenplace.relay.broker import Broker
+from tokenplace.relay.address import ASKER
 from tokenplace.relay.delivery import Delivery
-from tokenplace.relay.tickets import Ticket
+from tokenplace.relay.switchboard import Switchboard
 from tokenplace.wire.classic import job_of
 from tokenplace.wire.ids import JobId, ModelId, NodeId
 from tokenplace.wire.stream import RecordSplitter
@@ -21,51 +19,47 @@ class LocalDoor:
 
     name = "this relay"
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
 
     async def nodes(
         self, model: ModelId | None, limit: int, node: NodeId | None = None, prefer: NodeId | None = None
     ) -> Directory:
         """Who is there."""
-        roster = self._broker.roster
-        listings = [found.listing() for found in roster.pick(model, limit, node, prefer)]
-        return Directory(listings, roster.models(), self._broker.draining)
+        listings = [found.listing() for found in self._board.pick(model, limit, node, prefer)]
+        return Directory(listings, self._board.models(), self._board.broker.draining)
 
     @asynccontextmanager
     async def submit(self, node: NodeId, sealed: bytes, linger: float) -> AsyncIterator[Records]:
         """Hand over a sealed request."""
-        self._broker.check_door(node)
-        self._broker.reserve(len(sealed))
-        try:
-            ticket = self._broker.submit(job_of(sealed), sealed, node, linger, time.monotonic())
-        except TokenPlaceError:
-            self._broker.release(len(sealed))
-            raise
-        async with self._following(ticket) as records:
+        job, client = job_of(sealed), ASKER.get()
+        self._board.check_door(node, client)
+        self._board.broker.reserve(len(sealed), client)
+        delivery = await self._board.submit(job, sealed, node, linger, client)
+        async with _following(delivery) as records:
             yield records
 
     @asynccontextmanager
     async def resume(self, node: NodeId, job: JobId, next_record: int, linger: float) -> AsyncIterator[Records]:
         """Go on with a job at a record."""
-        ticket = self._broker.attach(job, node, next_record, linger, time.monotonic())
-        async with self._following(ticket) as records:
+        delivery = await self._board.attach(job, node, next_record, linger)
+        async with _following(delivery) as records:
             yield records
 
     async def cancel(self, node: NodeId, job: JobId) -> None:
         """Stop a job."""
-        self._broker.cancel(job, node)
+        await self._board.cancel(job, node)
 
     async def aclose(self) -> None:
         """Nothing to give back."""
 
-    @asynccontextmanager
-    async def _following(self, ticket: Ticket) -> AsyncIterator[Records]:
-        delivery = Delivery(self._broker, ticket, time.monotonic)
-        try:
-            yield _records(delivery)
-        finally:
-            delivery.leave()
+
+@asynccontextmanager
+async def _following(delivery: Delivery) -> AsyncIterator[Records]:
+    try:
+        yield _records(delivery)
+    finally:
+        delivery.leave()
 
 
 async def _records(delivery: Delivery) -> Records:

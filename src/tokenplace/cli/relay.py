@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from socket import socket
 
 import structlog
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from tokenplace.cli.noticeboard import noticeboard
+from tokenplace.cli.policy import policy_of
 from tokenplace.cli.running import configure_logs, run_loop, stop_signal
 from tokenplace.cli.serving import address_of, bind, serving
+from tokenplace.errors import TokenPlaceError
 from tokenplace.relay.app import Relay, nothing_here
 from tokenplace.relay.asgi import App
 from tokenplace.relay.broker import Broker
+from tokenplace.relay.limits import SharedCounts
+from tokenplace.relay.policy import nobody
 from tokenplace.relay.proof import verify
+from tokenplace.relay.replicas.courier import Courier
+from tokenplace.relay.replicas.peering import Peering
 from tokenplace.relay.settings import RelaySettings
+from tokenplace.relay.switchboard import Switchboard
+from tokenplace.version import build_digest, version
 from tokenplace.web.page import create_page
 from tokenplace.wire.limits import TIMING
 
@@ -25,9 +35,9 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _log = structlog.get_logger("tokenplace.relay")
 
 
-def run(*, host: str, port: int, blind: bool, names: Sequence[str]) -> None:
+def run(*, host: str, port: int, blind: bool, names: Sequence[str], store: str | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM, then let open answers end."""
-    settings, complaint = read_settings()
+    settings, complaint = read_settings(store)
     configure_logs(settings.log_level)
     if complaint:
         _log.warning("relay.setting_ignored", reason=complaint)
@@ -41,14 +51,18 @@ def run(*, host: str, port: int, blind: bool, names: Sequence[str]) -> None:
     run_loop(_serve(listener, settings, hosting=hosting, names=names))
 
 
-def read_settings() -> tuple[RelaySettings, str | None]:
-    """The settings; a RELAY_PORT that is no port falls back to the flag, as it always did."""
+def read_settings(store: str | None = None) -> tuple[RelaySettings, str | None]:
+    """The settings; a RELAY_PORT that is no port falls back to the flag, as it always did. The store's flag wins."""
+    complaint = None
     try:
-        return RelaySettings(), None
+        settings = RelaySettings()
     except ValidationError as error:
         if [problem["loc"] for problem in error.errors()] != [("RELAY_PORT",)]:
             raise
-        return RelaySettings(RELAY_PORT=None), "RELAY_PORT is not a port; the flag is used"
+        settings, complaint = RelaySettings(RELAY_PORT=None), "RELAY_PORT is not a port; the flag is used"
+    if store:
+        settings.store_url = SecretStr(store)
+    return settings, complaint
 
 
 async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str]) -> None:
@@ -67,34 +81,88 @@ async def hosted_relay(
 ) -> AsyncIterator[Relay]:
     """A relay with its page that serves while the block runs, with a gateway in the same process when `hosting`."""
     broker = Broker(timing=replace(TIMING, drain=settings.drain_seconds))
+    board, courier = _joined(broker, settings)
     async with AsyncExitStack() as stack:
-        api, counted = await _gateway(broker, stack, stand_in=stand_in) if hosting else (nothing_here, bytes)
-        guest = create_page(otherwise=api)
+        called = [*settings.names, *names]
+        if hosting:
+            hosted = await _gateway(board, stack, names=called, stand_in=stand_in)
+        else:
+            hosted = _Hosted(*noticeboard(nothing_here, broker.roster, names=called))
+        shared = None
+        if settings.store_url is not None and (store := settings.store_url.get_secret_value()):
+            shared = SharedCounts.at(store)
+            stack.push_async_callback(shared.aclose)
         relay = Relay(
-            broker, verify, names=[*settings.names, *names], tokens=settings.tokens, guest=guest, counts=counted
+            broker,
+            verify,
+            names=called,
+            tokens=settings.tokens,
+            guest=create_page(otherwise=hosted.app),
+            counts=hosted.counts,
+            about={"version": version(), "build": build_digest()},
+            policy=policy_of(settings, holder=hosted.holder, shared=shared),
+            board=board,
+            courier=courier,
         )
         await stack.enter_async_context(serving(relay, listener))
         yield relay
 
 
-async def _gateway(broker: Broker, stack: AsyncExitStack, *, stand_in: bool) -> tuple[App, Callable[[], bytes]]:
-    """The gateway beside the relay; imported only here, so that a blind relay never meets a key."""
+def _joined(broker: Broker, settings: RelaySettings) -> tuple[Switchboard, Courier | None]:
+    """The way to the nodes, with those of the other replicas where a store is named. Raises BadStore."""
+    if settings.store_url is None or not (url := settings.store_url.get_secret_value()):
+        return Switchboard(broker, time.monotonic), None
+    if find_spec("valkey") is None:
+        raise TokenPlaceError("A store needs Valkey's client library; in a clone, pip install '.[valkey]' brings it.")
+    from tokenplace.relay.bus.valkey import ValkeyBus
+
+    peering = Peering(broker)
+    return Switchboard(broker, time.monotonic, peering), Courier(ValkeyBus(url), peering, time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hosted:
+    """What a relay hosts beside itself: an application, what it counts, and whose API keys it knows."""
+
+    app: App
+    counts: Callable[[], bytes]
+    holder: Callable[[str], str | None] = nobody
+
+
+async def _gateway(board: Switchboard, stack: AsyncExitStack, *, names: Sequence[str], stand_in: bool) -> _Hosted:
+    """The gateway beside the relay, behind the notice board; imported only here: a blind relay never meets a key."""
     from tokenplace.cli.hosted import LocalDoor
     from tokenplace.client.client import Client
     from tokenplace.gateway.app import create_gateway
     from tokenplace.gateway.counts import Counts
+    from tokenplace.gateway.keys import ApiKeys
     from tokenplace.gateway.settings import GatewaySettings
+    from tokenplace.openai.catalogue import Catalogue
+    from tokenplace.openai.screening import PhraseScreen
 
-    client = await stack.enter_async_context(Client([LocalDoor(broker)]))
+    client = await stack.enter_async_context(Client([LocalDoor(board)]))
     settings = GatewaySettings()
+    catalogue = Catalogue.load()
     counts = Counts()
+    keys = ApiKeys(settings.api_keys)
     api = create_gateway(
         client,
+        catalogue=catalogue,
         hosted=True,
         service=settings.service_name,
         api_keys=settings.api_keys,
         phrases=settings.phrases,
         stand_in=stand_in or settings.stand_in,
         counts=counts,
+        operator=settings.operator,
     )
-    return api, counts.render
+    app, noted = noticeboard(
+        api,
+        board.broker.roster,
+        names=names,
+        screen=PhraseScreen(settings.phrases),
+        canonical=catalogue.canonical,
+        listed=catalogue.entries,
+        holder=keys.holder,
+    )
+    return _Hosted(app, lambda: counts.render() + noted(), keys.holder)

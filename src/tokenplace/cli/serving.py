@@ -8,17 +8,21 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from ipaddress import ip_address
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tokenplace.cli.http_protocol import Bounds, HttpProtocol
 from tokenplace.cli.link_protocol import LinkProtocol
 from tokenplace.errors import TokenPlaceError
-from tokenplace.relay.asgi import ABORT, App
+from tokenplace.relay.asgi import App
 from tokenplace.wire.limits import CLIENT_SOCKET_SEND_BUFFER, MAX_MESSAGE
 
 _NEXT_PORTS = 50
+_MOST_FILES = 65_536
+_OTHER_FILES = 100
+"""Files that are no connections: the store, the model's files, logs."""
 
 
 class PortTaken(TokenPlaceError):
@@ -63,12 +67,21 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP, which leaves the relay a way to cut a connection whose reader has stalled."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self.app_state = {**self.app_state, ABORT: self.transport.abort}
+def max_files() -> int:
+    """How many files this process may have open, after asking for as many as it may ask for."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows counts otherwise
+        return _MOST_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):  # macOS has a lower bound that it does not tell
+        return soft
+    return wanted
 
 
 class _Server(uvicorn.Server):
@@ -80,16 +93,18 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: App, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(app: App, listener: socket.socket, bounds: Bounds | None = None) -> AsyncIterator[None]:
     """Serve `app` while the block runs; afterwards nothing listens any more."""
+    bounds = bounds or Bounds(connections=max_files() - _OTHER_FILES)
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=partial(HttpProtocol, bounds=bounds),  # type: ignore[arg-type]  # it calls it, no more
         ws=LinkProtocol,
         ws_per_message_deflate=False,
         ws_ping_interval=None,
         ws_max_size=MAX_MESSAGE,
         log_config=None,
+        log_level="error",  # its warnings are about what strangers send
         access_log=False,
         server_header=False,
         proxy_headers=False,

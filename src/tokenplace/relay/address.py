@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -22,6 +23,12 @@ IpNetwork = IPv4Network | IPv6Network
 
 CLIENT = "token.place.client"
 """Where the relay leaves, in the scope's state, the Client that asks."""
+
+ASKER: ContextVar[str] = ContextVar("tokenplace_asker", default="")
+"""By what the request that is being answered is counted: an API key's holder, else the client's address.
+
+A gateway in the relay's process asks through many layers that need not know who its client is; its door here does.
+"""
 
 _MOST_HOPS = 16
 _HOUSEHOLD = 64
@@ -64,6 +71,11 @@ class TrustedProxies:
         self._networks = tuple(_network(word.strip()) for word in words if word.strip())
         self._name = header.value.encode()
         self._entries = _forwarded if header is ForwardedHeader.FORWARDED else _x_forwarded_for
+
+    @property
+    def declared(self) -> bool:
+        """Whether there are any."""
+        return bool(self._networks)
 
     def mark(self, scope: Scope) -> Client:
         """Find who asks and leave it in the scope's state, where `client_address` finds it."""

@@ -20,15 +20,24 @@ Headers = list[tuple[bytes, bytes]]
 
 OPEN_TO_PAGES: Headers = [
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"retry-after, x-request-id"),
+    (b"access-control-expose-headers", b"retry-after, x-request-id, ratelimit, ratelimit-policy"),
 ]
 """Pages of other origins may speak to a relay: nothing here rests on cookies."""
 
 ABORT = "token.place.abort"
 """Where the server leaves, in the scope's state, a callable that cuts the connection without ceremony."""
 
+WRITE = "token.place.write"
+"""Where the server leaves, in the scope's state, a way to write a piece of a begun answer at once.
+
+It says whether it did: not while the socket is full, nor where an answer has no pieces of its own.
+"""
+
 DIRECT = "token.place.direct"
 """Where the server leaves, in a WebSocket scope's state, a way to be handed messages without queue and task switch."""
+
+STREAMS = "token.place.streams"
+"""Where a relay leaves, in the scope's state, what counts a request that turns out to ask for a stream."""
 
 
 class ClientGone(Exception):
@@ -41,6 +50,13 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value.decode("latin-1"))
     return None
+
+
+async def count_stream(scope: Scope) -> None:
+    """Call where a request turns out to ask for a stream. Raises Refused where the client has begun enough of them."""
+    count = scope.get("state", {}).get(STREAMS)
+    if count is not None:
+        await count()
 
 
 def query(scope: Scope) -> dict[str, str]:

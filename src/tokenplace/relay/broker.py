@@ -35,9 +35,10 @@ from tokenplace.link.events import (
 )
 from tokenplace.relay.breaker import Circuit
 from tokenplace.relay.fairness import Shares, within_share
+from tokenplace.relay.histogram import Waits
 from tokenplace.relay.jobs import Job, Move, Step
 from tokenplace.relay.roster import Node, Roster
-from tokenplace.relay.tickets import Ticket
+from tokenplace.relay.tickets import INTERRUPTED, Ticket
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import JobId, NodeId
 from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, MAX_STREAMS_PER_NODE, TIMING, Timing
@@ -57,6 +58,7 @@ class Counts:
     pieces: int = 0
     bytes: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
+    waits: Waits = field(default_factory=Waits)
 
 
 class Broker:
@@ -72,7 +74,8 @@ class Broker:
     ) -> None:
         self.timing = timing
         self.draining = False
-        self.roster = Roster(rng or random.Random())  # noqa: S311 - a load balancer's dice
+        self.rng = rng or random.Random()  # noqa: S311 - a load balancer's dice
+        self.roster = Roster(self.rng)
         self.counts = Counts()
         self.tickets: dict[JobId, Ticket] = {}
         self._max_queue = max_queue
@@ -314,6 +317,8 @@ class Broker:
                 node.slots = status.slots
                 if status.card is not None and status.card.node == node.id:
                     self.renew(node, status.card)
+                    if not node.takes:
+                        self._empty(node, Reason("node_draining", "The node pauses; another one can answer."))
                 self._told_free(node, status.free, seen)
                 self._serve(node, now)
             case Ponged(seconds=seconds):
@@ -366,8 +371,8 @@ class Broker:
                 node.end.drain()
             self._empty(node, Reason(Outcome.RELAY_STOPPED, "This relay is shutting down; use another one."))
 
-    def stop(self) -> None:
-        """Let go of everything that is left, by name.
+    def stop(self, *, quietly: bool = False) -> None:
+        """Let go of everything that is left, by name; or quietly, when clients will find another replica here.
 
         The nodes are not told to cancel: whoever began an answer here may go on with it through another relay.
         """
@@ -379,11 +384,14 @@ class Broker:
                     node.end.forget(ticket.sid)
                 self._let_go(node, ticket)
             self._close(ticket, Move.FAIL, reason)
+            if quietly:
+                ticket.ended = Reason(INTERRUPTED)
 
     # -- inside: the way to a node ---------------------------------------------------------------------------------
 
     def _serve(self, node: Node, now: float) -> None:
         """Offer what waits while there are free slots."""
+        self.roster.changed(node)
         end = node.end
         if end is None:
             return
@@ -497,6 +505,7 @@ class Broker:
             self._drop_if_empty(node)
 
     def _let_go(self, node: Node, ticket: Ticket) -> None:
+        self.roster.changed(node)
         node.queue.discard(ticket.job.id)
         node.severed.pop(ticket.job.id, None)
         if ticket.sid is not None:

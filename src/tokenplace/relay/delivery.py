@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
-from tokenplace.relay.broker import Broker
+from tokenplace.relay.broker import Counts
 from tokenplace.relay.jobs import Step
-from tokenplace.relay.tickets import Ticket
+from tokenplace.relay.tickets import INTERRUPTED, Ticket
 from tokenplace.wire.frames import pack_control
+from tokenplace.wire.limits import Timing
 from tokenplace.wire.messages import Outcome, Reason
 from tokenplace.wire.stream import Record, RecordKind
 
 _QUEUE_NEWS = 2.0
 """A waiting client hears its place in the queue so often (seconds)."""
 
-_SEALED_ENDS = frozenset({Outcome.DONE, Outcome.ABORTED})
+_WORDLESS_ENDS = frozenset({Outcome.DONE, Outcome.ABORTED, INTERRUPTED})
+"""Where the seal says how it ended, or where the client shall come back as after a broken connection."""
+
+
+class Holder(Protocol):
+    """What serves a ticket: this relay's broker, or the way to another replica's."""
+
+    @property
+    def timing(self) -> Timing:
+        """The clock's part."""
+
+    @property
+    def counts(self) -> Counts:
+        """What the metrics show."""
+
+    def taken(self, ticket: Ticket, size: int, now: float) -> None:
+        """The client's socket took `size` bytes of what it was given."""
+
+    def leave(self, ticket: Ticket, now: float) -> None:
+        """The client's connection is gone."""
+
+    def position(self, ticket: Ticket) -> int:
+        """How many wait before this ticket, and itself; 0 when it does not wait."""
 
 
 class Delivery:
@@ -23,7 +47,7 @@ class Delivery:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: Holder,
         ticket: Ticket,
         clock: Callable[[], float],
         abort: Callable[[], None] | None = None,
@@ -39,7 +63,11 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self._sign_due = clock() + (0.0 if ticket.job.step is Step.QUEUED else broker.timing.sign_of_life)
         self._abort = abort
+        self._write: Callable[[bytes], bool] | None = None
         self._wake = self._woken
+        self._fresh = ticket.sealed is not None
+        """Whether this connection saw the job from its beginning, so that its waiting tells something."""
+        self._first = self._fresh
         ticket.wake = self._wake
 
     @property
@@ -51,11 +79,42 @@ class Delivery:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def write_with(self, write: Callable[[bytes], bool] | None) -> None:
+        """From now on pieces may go out by `write` the moment they arrive, as long as it takes them.
+
+        A reader that keeps up then costs no turn of the loop: half of what forwarding a piece takes. Whatever `write`
+        does not take, and everything that is not a piece, comes out of `next`.
+        """
+        self._write = write
+
     def _woken(self) -> None:
+        if self._pass_on():
+            return
         self._stir()
         ended = self._ticket.ended
         if ended is not None and ended.code == Outcome.CLIENT_STALLED and self._abort is not None:
             self._abort()  # the socket is full and will stay so: nothing could be told on it
+
+    def _pass_on(self) -> bool:
+        """Write what has just arrived, where nothing stands before it."""
+        ticket, waiter = self._ticket, self._waiter
+        if self._write is None or waiter is None or waiter.done() or not ticket.pieces or ticket.ended is not None:
+            return False
+        data = ticket.take()
+        if not self._write(data):
+            ticket.pieces.appendleft(data)
+            return False
+        now = self._clock()
+        self._went(now)
+        self._broker.taken(ticket, len(data), now)
+        return True
+
+    def _went(self, now: float) -> None:
+        """Something of the node's goes out."""
+        if self._first:
+            self._first = False
+            self._broker.counts.waits.first_piece.add(now - self._ticket.created)
+        self._sign_due = now + self._broker.timing.sign_of_life_again
 
     def hang_up(self) -> None:
         """The client's connection is gone; `next` returns."""
@@ -66,6 +125,8 @@ class Delivery:
         """Let go of the ticket. An unfinished job lingers or is cancelled, as the client chose."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._fresh:
+            self._count()
         if self._holds:
             self._broker.leave(self._ticket, self._clock())
 
@@ -85,12 +146,12 @@ class Delivery:
             data = ticket.take()
             now = self._clock()
             if data:
+                self._went(now)
                 self._given = len(data)
-                self._sign_due = now + self._broker.timing.sign_of_life_again
                 return data
             if ticket.ended is not None:
                 self._over = True
-                return b"" if ticket.ended.code in _SEALED_ENDS else _told(ticket.ended)
+                return b"" if ticket.ended.code in _WORDLESS_ENDS else _told(ticket.ended)
             if now >= self._sign_due:
                 return self._notice(now)
             if self._timer is None:
@@ -98,6 +159,14 @@ class Delivery:
             self._waiter = self._loop.create_future()
             await self._waiter
         return b""
+
+    def _count(self) -> None:
+        """How long it took, once."""
+        self._fresh = False
+        waits, ticket = self._broker.counts.waits, self._ticket
+        if ticket.begun:
+            waits.queue.add(ticket.begun - ticket.created)
+        waits.job.add(self._clock() - ticket.created)
 
     def _look(self) -> None:
         """Time for a sign of life, unless something was sent meanwhile: one timer serves many pieces."""

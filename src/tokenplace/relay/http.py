@@ -11,6 +11,7 @@ from tokenplace.relay.address import client_address
 from tokenplace.relay.asgi import (
     ABORT,
     OPEN_TO_PAGES,
+    WRITE,
     ClientGone,
     Headers,
     Receive,
@@ -24,9 +25,8 @@ from tokenplace.relay.asgi import (
     respond_error,
     respond_json,
 )
-from tokenplace.relay.broker import Broker
 from tokenplace.relay.delivery import Delivery
-from tokenplace.relay.tickets import Ticket
+from tokenplace.relay.switchboard import Switchboard
 from tokenplace.wire import classic, request, routes, stream
 from tokenplace.wire.ids import ModelId, NodeId, parse_job_id, parse_node_id
 from tokenplace.wire.limits import MAX_REQUEST
@@ -52,9 +52,9 @@ _LISTED_AT_MOST = 64
 class JobsDoor:
     """The routes under /relay/v2 that clients use."""
 
-    def __init__(self, broker: Broker, clock: Callable[[], float]) -> None:
-        self._broker = broker
-        self._clock = clock
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+        self._broker = board.broker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every fault of the caller is a named error."""
@@ -80,10 +80,10 @@ class JobsDoor:
             if method == "GET":
                 next_record = _whole(fields, routes.NEXT_PARAM)
                 linger = _seconds(fields)
-                ticket = self._broker.attach(job, node, next_record, linger, self._clock())
-                await self._stream(ticket, scope, receive, send)
+                delivery = await self._board.attach(job, node, next_record, linger, _abort(scope))
+                await _stream(delivery, scope, receive, send)
             else:
-                self._broker.cancel(job, node)
+                await self._board.cancel(job, node)
                 await respond_json(send, HTTPStatus.OK, {"cancelled": True})
         else:
             raise Refused("This route does not take that method.", code="method_not_allowed", status=405)
@@ -94,10 +94,10 @@ class JobsDoor:
         count = min(_whole(fields, routes.LIMIT_PARAM, 8), _LISTED_AT_MOST)
         named = _node(fields) if routes.NODE_PARAM in fields else None
         liked = parse_node_id(fields[routes.PREFER_PARAM]) if routes.PREFER_PARAM in fields else None
-        nodes = self._broker.roster.pick(ModelId(wanted) if wanted is not None else None, count, named, liked)
+        nodes = self._board.pick(ModelId(wanted) if wanted is not None else None, count, named, liked)
         content = {
             "nodes": [node.listing().fields() for node in nodes],
-            "models": self._broker.roster.models(),
+            "models": self._board.models(),
             "draining": self._broker.draining,
         }
         await respond_json(send, HTTPStatus.OK, content)
@@ -114,17 +114,18 @@ class JobsDoor:
                 status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             )
         client = client_address(scope).key
-        self._broker.check_door(node, client)
+        self._board.check_door(node, client)
         sealed = await self._read(scope, receive, client)
         try:
             if classic.is_classic(sealed) != (kind == classic.CONTENT_TYPE):
                 raise WireError("The content type and the request's version byte do not agree.")
-            ticket = self._broker.submit(classic.job_of(sealed), sealed, node, linger, self._clock(), client)
-        except TokenPlaceError:
+            job = classic.job_of(sealed)
+        except WireError:
             self._broker.release(len(sealed), client)
             raise
+        delivery = await self._board.submit(job, sealed, node, linger, client, _abort(scope))
         del sealed
-        await self._stream(ticket, scope, receive, send)
+        await _stream(delivery, scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive, client: str) -> bytes:
         """The body, its memory reserved from the relay's budget before it is kept."""
@@ -155,20 +156,26 @@ class JobsDoor:
             raise
         return bytes(body)
 
-    async def _stream(self, ticket: Ticket, scope: Scope, receive: Receive, send: Send) -> None:
-        abort = scope.get("state", {}).get(ABORT)
-        delivery = Delivery(self._broker, ticket, self._clock, abort)
-        try:
-            async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(_watch(receive, delivery))
-                headers = [*_STREAM_HEADERS, request_id(scope)]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                while data := await delivery.next():
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-                watcher.cancel()
-        finally:
-            delivery.leave()
+
+async def _stream(delivery: Delivery, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(_watch(receive, delivery))
+            headers = [*_STREAM_HEADERS, request_id(scope)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            delivery.write_with(scope.get("state", {}).get(WRITE))
+            while data := await delivery.next():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            watcher.cancel()
+    finally:
+        delivery.leave()
+
+
+def _abort(scope: Scope) -> Callable[[], None] | None:
+    """How to cut the connection, where the server left a way."""
+    abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
+    return abort
 
 
 async def _watch(receive: Receive, delivery: Delivery) -> None:

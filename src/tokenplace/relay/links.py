@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
-from tokenplace.errors import LinkError, TokenPlaceError
+from tokenplace.errors import LinkError, Refused, TokenPlaceError
 from tokenplace.link.ends import CHALLENGE_BYTES, RelayEnd
 from tokenplace.link.events import Introduced, RelayEvent, Reported
+from tokenplace.relay.address import Client, client_address
+from tokenplace.relay.admission import Admission, Guest, NotAdmitted
 from tokenplace.relay.asgi import ABORT, DIRECT, Receive, Scope, Send, header
 from tokenplace.relay.broker import Broker
+from tokenplace.relay.limits import Budget, Limiter
 from tokenplace.relay.roster import Node
-from tokenplace.wire.card import Card, hello_signing_input
-from tokenplace.wire.messages import Hello
-
-Verifier = Callable[[bytes, bytes, bytes], bool]
-"""(Ed25519 public key, signature, message) → whether it holds. Handed in by `cli`."""
 
 CLOSE_VIOLATION = 4000
 CLOSE_SUPERSEDED = 4001
@@ -32,77 +29,64 @@ _GOODBYE = 5.0
 _log = structlog.get_logger("tokenplace.relay")
 
 
-class NotAdmitted(TokenPlaceError):
-    """This node may not serve here."""
-
-    code = "not_admitted"
-
-
 class NodesDoor:
     """The WebSocket route that nodes use."""
 
     def __init__(
-        self,
-        broker: Broker,
-        clock: Callable[[], float],
-        verify: Verifier,
-        *,
-        names: Sequence[str] = (),
-        tokens: Sequence[str] = (),
+        self, broker: Broker, clock: Callable[[], float], admission: Admission, limiter: Limiter | None = None
     ) -> None:
-        self._broker = broker
-        self._clock = clock
-        self._verify = verify
-        self._names = frozenset(name.lower() for name in names)
-        self._tokens = [token.encode() for token in tokens]
+        self.broker = broker
+        self.clock = clock
+        self.admission = admission
+        self._limiter = limiter or Limiter({})
+        self._inside: dict[Guest, _Link] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one link until it ends."""
         if (await receive())["type"] != "websocket.connect":
             return
-        await send({"type": "websocket.accept"})
-        link = _Link(self, scope, receive, send)
-        await link.run()
+        client = client_address(scope)
+        try:
+            await self._limiter.hit(Budget.LINKS, client)
+            with self.admission.link(client):
+                await send({"type": "websocket.accept"})
+                await _Link(self, scope, receive, send, client).run()
+        except (Refused, NotAdmitted) as error:
+            await _turn_away(send, error)
 
-    def admit(self, hello: Hello, nonce: bytes, host: str) -> None:
-        """Whether this node is who it says and may serve. Raises NotAdmitted with what its owner should do.
+    def look_again(self) -> None:
+        """Close the links of those who may not stay, because a file was changed or an invitation has expired."""
+        self.admission.refresh()
+        for guest, reason in self.admission.unwelcome(list(self._inside)):
+            _log.warning("node.sent_away", node=guest.node, reason=reason)
+            self._inside[guest].send_away(reason)
 
-        The node signed the name it dialled. Where this relay knows its own names, one of them it must be, so that
-        nobody in between can pass our challenge on; where it does not, the request's Host has to do.
-        """
-        if hello.authority.lower() not in (self._names or {host.lower()}):
-            raise NotAdmitted(
-                "Pass the Host header through the proxy or start the relay with --name: "
-                f"the node dialled {hello.authority[:200]!r}, the relay was called {host[:200]!r}."
-            )
-        identity = hello.card.body.identity
-        if not self._verify(identity, hello.signature, hello_signing_input(nonce, hello.authority)):
-            raise NotAdmitted("The answer to the challenge is not signed by the node's identity key.")
-        self.check_card(hello.card)
-        if self._tokens and not self._invited(hello.token):
-            raise NotAdmitted(
-                "The invitation is not one of this relay's; ask its operator for another."
-                if hello.token
-                else "This relay takes nodes with an invitation only; set TOKEN_PLACE_RELAY_SERVER_TOKEN on the node."
-            )
+    def came(self, guest: Guest, link: _Link) -> None:
+        """Somebody was let in."""
+        self._inside[guest] = link
 
-    def check_card(self, card: Card) -> None:
-        """Whether a card is signed by its identity. Raises NotAdmitted."""
-        if not self._verify(card.body.identity, card.signature, card.signing_input()):
-            raise NotAdmitted("The card is not signed by the node's identity key.")
+    def went(self, guest: Guest, link: _Link) -> None:
+        """… and is gone; unless the same node has come back meanwhile."""
+        if self._inside.get(guest) is link:
+            del self._inside[guest]
 
-    def _invited(self, token: str | None) -> bool:
-        given = (token or "").encode("utf-8", "replace")
-        return sum(hmac.compare_digest(given, known) for known in self._tokens) > 0  # no early end
+
+async def _turn_away(send: Send, error: TokenPlaceError) -> None:
+    """Refuse a link at its door. It is opened and closed, because a node tells its owner the reason of a closing."""
+    _log.warning("node.refused", code=error.code, reason=error.message)
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": CLOSE_NOT_ADMITTED, "reason": _fitting(error.message)})
 
 
 class _Link:
     """One node's WebSocket."""
 
-    def __init__(self, door: NodesDoor, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, door: NodesDoor, scope: Scope, receive: Receive, send: Send, client: Client) -> None:
         self._door = door
-        self._broker = door._broker
-        self._clock = door._clock
+        self._broker = door.broker
+        self._clock = door.clock
+        self._client = client
+        self._guest: Guest | None = None
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -124,6 +108,8 @@ class _Link:
         except* OSError:
             pass  # the socket broke while we wrote; the node comes back when it can
         finally:
+            if self._guest is not None:
+                self._door.went(self._guest, self)
             if self._node is not None:
                 self._broker.left(self._node, self._end, self._clock())
                 _log.info("node.left", node=self._node.id, reason=(self._closing or (0, "gone"))[1])
@@ -132,6 +118,10 @@ class _Link:
         """End this link from our side."""
         codes = {"superseded": CLOSE_SUPERSEDED, "silent": CLOSE_SILENT}
         self._shut(codes.get(reason, CLOSE_VIOLATION), reason)
+
+    def send_away(self, reason: str) -> None:
+        """This node may not serve here any longer."""
+        self._shut(CLOSE_NOT_ADMITTED, reason)
 
     def _shut(self, code: int, reason: str) -> None:
         if self._closing is None:
@@ -188,7 +178,7 @@ class _Link:
                     self._greet(event, now)
                     continue
                 if type(event) is Reported and event.status.card is not None:
-                    self._door.check_card(event.status.card)
+                    self._door.admission.check_card(event.status.card)
                 self._broker.handle(self._node, self._end, event, now)
         except LinkError as error:
             self._refuse(error, CLOSE_VIOLATION)
@@ -197,8 +187,9 @@ class _Link:
 
     def _greet(self, event: RelayEvent, now: float) -> None:
         if isinstance(event, Introduced):
-            self._door.admit(event.hello, self._nonce, self._host)
+            self._guest = self._door.admission.admit(event.hello, self._nonce, self._host, self._client)
             self._node = self._broker.joined(event.hello, self._end, self.close, now)
+            self._door.came(self._guest, self)
             _log.info("node.joined", node=self._node.id, slots=self._node.slots)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tokenplace.link.ends import RelayEnd
 from tokenplace.relay.breaker import Breaker, Circuit
 from tokenplace.relay.fairness import FairQueue, Visitors
+from tokenplace.relay.index import Index, serves
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import JobId, ModelId, NodeId, Sid
 from tokenplace.wire.messages import Listing
@@ -57,8 +58,8 @@ class Node:
 
     @property
     def takes(self) -> bool:
-        """Whether a job that names it can be given to it."""
-        return self.end is not None and not self.draining
+        """Whether a job that names it can be given to it: a node that pauses shows a card without models."""
+        return self.end is not None and not self.draining and bool(self.card.body.models)
 
     @property
     def listed(self) -> bool:
@@ -83,45 +84,18 @@ class Node:
         return Listing(card=self.card, slots=self.slots, free=max(0, self.free), queued=len(self.queue))
 
 
-class _Bag:
-    """A set one can draw from at random in constant time."""
-
-    def __init__(self) -> None:
-        self._items: list[Node] = []
-        self._places: dict[NodeId, int] = {}
-
-    def add(self, node: Node) -> None:
-        self._places[node.id] = len(self._items)
-        self._items.append(node)
-
-    def discard(self, node: Node) -> None:
-        place = self._places.pop(node.id, None)
-        if place is None:
-            return
-        last = self._items.pop()
-        if last is not node:
-            self._items[place] = last
-            self._places[last.id] = place
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def only(self, node: NodeId) -> list[Node]:
-        place = self._places.get(node)
-        return [] if place is None else [self._items[place]]
-
-    def draw(self, rng: random.Random, count: int) -> list[Node]:
-        return rng.sample(self._items, min(count, len(self._items)))  # shuffled too: equals take turns at the head
+def _nobody_asks(_: Node) -> None:
+    return
 
 
 class Roster:
     """All nodes by id, and those that are listed by model."""
 
     def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
         self._nodes: dict[NodeId, Node] = {}
-        self._by_model: dict[ModelId, _Bag] = {}
-        self._listed = _Bag()
+        self._listed: Index[Node] = Index(rng)
+        self.changed: Callable[[Node], None] = _nobody_asks
+        """Told of whatever others may want to know of a node: it came or went, its card, its load."""
 
     def __len__(self) -> int:
         return len(self._listed)
@@ -135,49 +109,32 @@ class Roster:
 
     def add(self, node: Node) -> None:
         """A node came, or came back, or serves other models now."""
-        self.unlist(node)
+        self._listed.discard(node.id)
         self._nodes[node.id] = node
         if node.listed:
             self._listed.add(node)
-            for model in {model.id for model in node.card.body.models}:
-                self._by_model.setdefault(model, _Bag()).add(node)
+        self.changed(node)
 
     def unlist(self, node: Node) -> None:
-        """No new jobs for it. Call before its card changes."""
-        self._listed.discard(node)
-        for model in {model.id for model in node.card.body.models}:
-            bag = self._by_model.get(model)
-            if bag is not None:
-                bag.discard(node)
-                if not len(bag):
-                    del self._by_model[model]
+        """No new jobs for it."""
+        self._listed.discard(node.id)
+        self.changed(node)
 
     def remove(self, node: Node) -> None:
         """A node is gone for good."""
-        self.unlist(node)
         if self._nodes.get(node.id) is node:
             del self._nodes[node.id]
+        self.unlist(node)
 
     def models(self) -> dict[ModelId, int]:
         """What is served now, and by how many nodes."""
-        return {model: len(bag) for model, bag in self._by_model.items()}
+        return self._listed.models()
 
     def pick(
         self, model: ModelId | None, count: int, named: NodeId | None = None, prefer: NodeId | None = None
     ) -> list[Node]:
-        """Up to `count` nodes, the soonest first, drawn from twice as many at random; or the one that is named.
-
-        The power of two choices (Mitzenmacher 2001): nearly as good as asking all, at a constant price. The node that
-        is preferred comes first while it has a free slot (it may know the beginning of the prompt).
-        """
+        """Up to `count` nodes, the soonest first (see `Index.pick`); or the one that is named."""
         if named is not None:
             node = self._nodes.get(named)
-            serves = node is not None and (model is None or any(each.id == model for each in node.card.body.models))
-            return [node] if node is not None and node.takes and serves else []
-        bag = self._listed if model is None else self._by_model.get(model)
-        if bag is None:
-            return []
-        drawn = bag.draw(self._rng, 2 * count)
-        liked = [node for node in (bag.only(prefer) if prefer is not None else []) if node.free > 0]
-        others = sorted((node for node in drawn if node not in liked), key=lambda node: node.cost)
-        return [*liked, *others][:count]
+            return [node] if node is not None and node.takes and serves(node.card, model) else []
+        return self._listed.pick(model, count, prefer)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tokenplace import places
+from tokenplace.relay.address import ForwardedHeader
+from tokenplace.relay.admission import LINKS_PER_ADDRESS
+from tokenplace.relay.traffic import AccessLog
 
 Words = Annotated[list[str], NoDecode]
 """A list written with commas."""
@@ -26,12 +32,45 @@ class RelaySettings(BaseSettings):
     """An invitation; when there is any, only nodes that show one may serve."""
     server_tokens: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_RELAY_SERVER_TOKENS")
     """Several invitations, with commas between."""
+    invitations: Path | None = Field(None, validation_alias="TOKEN_PLACE_INVITATIONS")
+    """The file of invitations that `tokenplace relay invite` makes; a running relay reads it again when it changes.
+    `invitations.json` in the platform's state directory unless told."""
+    denied: Path | None = Field(None, validation_alias="TOKEN_PLACE_DENY")
+    """A file of node ids, addresses and networks that may not serve, one a line; read again when it changes."""
+    links_per_address: int = Field(LINKS_PER_ADDRESS, validation_alias="TOKEN_PLACE_LINKS_PER_ADDRESS", ge=1)
+    """How many links of nodes one address may hold; of IPv6, one /64."""
+    link_rate: str = Field("120/minute", validation_alias="TOKEN_PLACE_LINK_RATE_LIMIT")
+    """How often nodes may dial in from one address; nothing: as often as they like."""
+    trusted_proxies: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_TRUSTED_PROXIES")
+    """Addresses and networks of the proxies before this relay. Only through them a header tells who asks."""
+    forwarded_header: ForwardedHeader = Field(
+        ForwardedHeader.X_FORWARDED_FOR, validation_alias="TOKEN_PLACE_FORWARDED_HEADER"
+    )
+    """The header that those proxies write: `x-forwarded-for`, or `forwarded` (RFC 7239)."""
+    rate: str = Field("60/minute", validation_alias="API_RATE_LIMIT")
+    """How often one client may ask, over the whole API and the sealed route together, such as `10/minute; 200/hour`.
+    Nothing: as often as it likes. Clients on this very machine are counted when this or the quota is set."""
+    stream_rate: str = Field("30/minute", validation_alias="API_STREAM_RATE_LIMIT")
+    """How many streams of those it may begin, where the hosted gateway can see that; nothing: all of them."""
+    daily_quota: str = Field("1000/day", validation_alias="API_DAILY_QUOTA")
+    """How often one client may ask in a day; nothing: no quota."""
+    store_url: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_STORE_URL")
+    """The Valkey or Redis server that the replicas of this relay share, such as `valkey://HOST:6379/0`; nothing: this
+    relay is alone, and everything is in its memory. `--store` wins."""
+    operator_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_OPERATOR_TOKEN")
+    """What opens /api/v1/relay/diagnostics. Without it nothing does."""
+    rotation_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_KEY_ROTATION_TOKEN")
+    """An older name of the operator's token."""
+    public_key_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
+    """A still older one."""
+    access_log: AccessLog = Field(AccessLog.SOME, validation_alias="TOKEN_PLACE_ACCESS_LOG")
+    """`all`: every request but probes is logged; `some`: questions to the API and failures; `off`: none."""
     drain_seconds: float = Field(30.0, validation_alias="RELAY_GRACEFUL_TIMEOUT", ge=0)
     """How long open answers may take to end after SIGTERM."""
     log_level: str = Field("INFO", validation_alias=AliasChoices("TOKENPLACE_LOG_LEVEL"))
     """DEBUG, INFO, WARNING or ERROR."""
 
-    @field_validator("names", mode="before")
+    @field_validator("names", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
@@ -41,3 +80,21 @@ class RelaySettings(BaseSettings):
         """Every invitation of both variables."""
         texts = [secret.get_secret_value() for secret in (self.server_token, self.server_tokens) if secret]
         return [token.strip() for text in texts for token in text.split(",") if token.strip()]
+
+    @property
+    def invitation_file(self) -> Path:
+        """Where invitations are kept."""
+        return self.invitations or places.state() / "invitations.json"
+
+    @property
+    def operator(self) -> str | None:
+        """The operator's token under its first name that is not blank."""
+        for secret in (self.operator_token, self.rotation_token, self.public_key_rotation_token):
+            if secret is not None and (token := secret.get_secret_value().strip()):
+                return token
+        return None
+
+    @property
+    def counts_everybody(self) -> bool:
+        """Whether somebody set a limit, so that it holds for clients on this machine too."""
+        return not self.model_fields_set.isdisjoint({"rate", "stream_rate", "daily_quota", "link_rate"})

@@ -11,6 +11,9 @@ from tokenplace.wire.ids import Sid
 from tokenplace.wire.limits import CREDIT_STEP, CREDIT_WINDOW, Timing
 from tokenplace.wire.messages import Outcome, Reason
 
+INTERRUPTED = "interrupted"
+"""How a stream ends whose way broke: without a word, so that its client comes back as after a broken connection."""
+
 
 @dataclass(slots=True, eq=False)
 class Ticket:

@@ -1,4 +1,4 @@
-"""One body for every way into a relay: over HTTP through a real server, and in the same process."""
+"""One body for every way into a relay: over HTTP, in the same process, and over another replica of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ import pytest
 
 from tokenplace.cli.hosted import LocalDoor
 from tokenplace.cli.serving import address_of, bind, serving
-from tokenplace.client.door import Door, HttpDoor, Records
+from tokenplace.client.door import Directory, Door, HttpDoor, Records
 from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, TokenPlaceError
 from tokenplace.link.events import Cancelled, Granted
 from tokenplace.relay.app import Relay
-from tokenplace.wire.ids import JobId, ModelId, Sid, job_id_of
+from tokenplace.relay.broker import Broker
+from tokenplace.relay.bus.memory import Hub, MemoryBus
+from tokenplace.relay.replicas.courier import Courier
+from tokenplace.relay.replicas.peering import Peering
+from tokenplace.relay.switchboard import Switchboard
+from tokenplace.wire.ids import JobId, ModelId, NodeId, Sid, job_id_of
 from tokenplace.wire.limits import CREDIT_STEP, CREDIT_WINDOW, MAX_REQUEST
 from tokenplace.wire.messages import Outcome
 from tokenplace.wire.request import RequestHeader
@@ -92,6 +97,8 @@ class DoorContract(ABC):
         assert list(found.listings) == [node.node.listing()]
         assert dict(found.models) == {"a": 1, "b": 2}
         assert len((await bench.door.nodes(ModelId("b"), 1)).listings) == 1
+
+    async def test_the_directory_says_that_the_relay_is_draining(self, bench: Bench) -> None:
         bench.desk.broker.drain()
         assert (await bench.door.nodes(None, 8)).draining
 
@@ -256,6 +263,96 @@ class TestHttpDoor(DoorContract):
 class TestLocalDoor(DoorContract):
     @asynccontextmanager
     async def open(self, desk: Desk) -> AsyncIterator[Door]:
-        door = LocalDoor(desk.broker)
+        door = LocalDoor(Switchboard(desk.broker, time.monotonic))
         yield door
         await door.aclose()
+
+
+class Informed:
+    """The door of one replica, whose news of another's nodes are awaited before each question."""
+
+    def __init__(self, desk: Desk, board: Switchboard) -> None:
+        self._desk = desk
+        self._board = board
+        self._door = LocalDoor(board)
+        self.name = self._door.name
+
+    async def _news(self) -> None:
+        def known() -> set[NodeId]:
+            return {remote.id for remote in self._board.remotes()}
+
+        async with asyncio.timeout(20):
+            while known() != {node.id for node in self._desk.broker.roster if node.end is not None}:
+                await asyncio.sleep(0.002)
+
+    async def nodes(
+        self, model: ModelId | None, limit: int, node: NodeId | None = None, prefer: NodeId | None = None
+    ) -> Directory:
+        await self._news()
+        return await self._door.nodes(model, limit, node, prefer)
+
+    @asynccontextmanager
+    async def submit(self, node: NodeId, sealed: bytes, linger: float) -> AsyncIterator[Records]:
+        await self._news()
+        async with self._door.submit(node, sealed, linger) as records:
+            yield records
+
+    @asynccontextmanager
+    async def resume(self, node: NodeId, job: JobId, next_record: int, linger: float) -> AsyncIterator[Records]:
+        await self._news()
+        async with self._door.resume(node, job, next_record, linger) as records:
+            yield records
+
+    async def cancel(self, node: NodeId, job: JobId) -> None:
+        await self._door.cancel(node, job)
+
+    async def aclose(self) -> None:
+        await self._door.aclose()
+
+
+class TestRemoteDoor(DoorContract):
+    """The client is at one replica, the node at another."""
+
+    @asynccontextmanager
+    async def open(self, desk: Desk) -> AsyncIterator[Door]:
+        hub, here, there = Hub(), Peering(Broker()), Peering(desk.broker)
+        couriers = [Courier(MemoryBus(hub), peering, time.monotonic) for peering in (here, there)]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(courier.run()) for courier in couriers]
+            async with asyncio.timeout(20):
+                while not (here.up and there.up and here.peers and there.peers):
+                    await asyncio.sleep(0.002)
+            try:
+                yield Informed(desk, Switchboard(here.broker, time.monotonic, here))
+                assert not here.broker.held_bytes
+                async with asyncio.timeout(20):
+                    while here.busy or desk.broker.tickets:
+                        await asyncio.sleep(0.002)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def test_the_directory_says_that_the_relay_is_draining(self, bench: Bench) -> None:
+        """It is not: the other one is, and its nodes are suggested no more."""
+        node = bench.desk.node()
+        assert (await bench.door.nodes(None, 8)).listings
+        bench.desk.broker.drain()
+        async with asyncio.timeout(20):
+            while (found := await bench.door.nodes(None, 8)).listings:
+                await asyncio.sleep(0.01)
+        assert not found.draining
+        with pytest.raises(NodeUnknown):
+            async with bench.door.submit(node.id, bench.desk.request(), 0):
+                raise AssertionError
+
+    async def test_a_draining_relay_says_so(self, bench: Bench) -> None:
+        node = bench.desk.node()
+        assert (await bench.door.nodes(None, 8)).listings
+        bench.desk.broker.drain()
+        with pytest.raises((Draining, NodeUnknown)):  # it depends on whether the news were here before the request
+            async with bench.door.submit(node.id, bench.desk.request(), 0):
+                raise AssertionError
+        with pytest.raises(Draining) as refused:
+            async with bench.door.resume(node.id, job_id_of(b"j" * 16), 0, 0):
+                raise AssertionError
+        assert refused.value.retry_after

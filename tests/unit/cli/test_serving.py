@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +32,17 @@ def test_a_taken_port_is_refused_or_the_next_one_used() -> None:
 def test_the_address_is_one_that_works_on_this_machine(host: str, shown: str) -> None:
     with bind(host, 0) as listener:
         assert address_of(listener) == f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def test_a_server_asks_for_as_many_open_files_as_it_may_have() -> None:
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, {0}));"
+        "from tokenplace.cli.serving import max_files;"
+        "print(max_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code.format(hard)], capture_output=True, check=True, text=True)
+    told, had = map(int, ran.stdout.split())
+    assert told == had
+    assert had == (65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536))

@@ -31,8 +31,8 @@ from tokenplace.node.runs import Run, Runs
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.roster import Node
 from tokenplace.relay.tickets import Ticket
-from tokenplace.wire.card import Card, CardBody
-from tokenplace.wire.ids import JobId
+from tokenplace.wire.card import Card, CardBody, ModelCard
+from tokenplace.wire.ids import JobId, ModelId
 from tokenplace.wire.limits import CREDIT_WINDOW, RUN_BUFFER, Timing
 from tokenplace.wire.messages import Hello, Outcome, Reason
 from tokenplace.wire.request import Kem, RequestHeader
@@ -42,7 +42,9 @@ RECORD = 9_000
 
 
 def a_card(name: int) -> Card:
-    body = CardBody(identity=bytes([name]) * 32, sequence=1, issued_ms=0, keys=(), models=())
+    body = CardBody(
+        identity=bytes([name]) * 32, sequence=1, issued_ms=0, keys=(), models=(ModelCard(ModelId("m"), 2048),)
+    )
     return Card(body=body, signed=body.pack(), signature=bytes(64))
 
 

@@ -639,3 +639,16 @@ def test_timing_of_the_protocol_is_what_users_were_promised() -> None:
     assert timing.silence <= 15
     assert timing.heartbeat * 2 < timing.silence
     assert timing.progress_every * 2 < timing.silent_job
+
+
+def test_what_waits_for_a_node_that_pauses_may_go_elsewhere(desk: Desk) -> None:
+    node = desk.node(slots=1)
+    running_now, waiting = desk.submit(node.id), desk.submit(node.id)
+    node.report(0, 0, a_card(1, sequence=2, models=()))
+    assert outcome(waiting) == "node_draining"
+    assert not running_now.job.ended
+    assert desk.broker.roster.pick(None, 8) == []
+    with pytest.raises(NodeUnknown):
+        desk.submit(node.id)
+    node.report(1, 1, a_card(1, sequence=3))
+    assert [found.id for found in desk.broker.roster.pick(None, 8)] == [node.id]

@@ -228,3 +228,116 @@ def test_the_node_s_own_reason_reaches_the_client() -> None:
         assert await reader.record() == (RecordKind.OUTCOME, expected)
 
     run(main)
+
+
+# -- the short way -----------------------------------------------------------------------------------------------------
+
+
+class Socket:
+    """What a server writes to at once, while it is not full."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.full = False
+
+    def write(self, data: bytes) -> bool:
+        if not self.full:
+            self.written.append(data)
+        return not self.full
+
+
+async def waiting(delivery: Delivery) -> asyncio.Task[bytes]:
+    task = asyncio.ensure_future(delivery.next())
+    await asyncio.sleep(0)
+    return task
+
+
+def test_a_piece_goes_out_the_moment_it_arrives_while_the_client_keeps_up() -> None:
+    async def main() -> None:
+        desk = here()
+        node = desk.node()
+        ticket, sid = running(desk, node, records=0)
+        reader, socket = Reader(desk, ticket), Socket()
+        reader.delivery.write_with(socket.write)
+        next_one = await waiting(reader.delivery)
+        for number in range(3):
+            node.send(sid, number, a_record(bytes([number])))
+        assert socket.written == [a_record(bytes([number])) for number in range(3)]
+        assert not next_one.done()
+        node.finish(sid, 3)
+        assert await next_one == b""
+
+    run(main)
+
+
+def test_what_a_full_socket_does_not_take_comes_the_long_way_in_its_order() -> None:
+    async def main() -> None:
+        desk = here()
+        node = desk.node()
+        ticket, sid = running(desk, node, records=0)
+        reader, socket = Reader(desk, ticket), Socket()
+        reader.delivery.write_with(socket.write)
+        next_one = await waiting(reader.delivery)
+        socket.full = True
+        node.send(sid, 0, a_record(b"one"))
+        socket.full = False
+        node.send(sid, 1, a_record(b"two"))
+        assert socket.written == []
+        assert await next_one == a_record(b"one") + a_record(b"two")
+
+    run(main)
+
+
+def test_pieces_that_went_the_short_way_earn_the_node_its_credit() -> None:
+    async def main() -> None:
+        desk = here()
+        node = desk.node()
+        ticket, sid = running(desk, node, records=0)
+        reader, socket = Reader(desk, ticket), Socket()
+        reader.delivery.write_with(socket.write)
+        next_one = await waiting(reader.delivery)
+        for number in range(3 * CREDIT_WINDOW // 16_384):
+            node.send(sid, number, bytes(16_384))
+            node.hear()
+        assert sum(map(len, socket.written)) == 3 * CREDIT_WINDOW
+        next_one.cancel()
+
+    run(main)
+
+
+def test_a_connection_that_lost_its_ticket_to_another_writes_no_more() -> None:
+    async def main() -> None:
+        desk = here()
+        node = desk.node()
+        ticket, _ = running(desk, node, records=1, linger=5.0)
+        former, socket = Reader(desk, ticket), Socket()
+        former.delivery.write_with(socket.write)
+        assert await former.delivery.next() == b"piece"
+        next_one = await waiting(former.delivery)
+        latter = Reader(desk, desk.attach(ticket.job.id, node.id, 1))
+        kind, told = RecordKind(RecordSplitter().feed(await next_one)[0].kind), ticket.ended
+        assert (kind, told is not None) == (RecordKind.OUTCOME, True)
+        again = node.a_rewind()
+        node.accept(again.sid, 1)
+        node.send(again.sid, 1, a_record(b"for the other"))
+        assert socket.written == []
+        assert await latter.record() == (RecordKind.DATA, b"for the other")
+
+    run(main)
+
+
+def test_signs_of_life_still_come_when_nothing_does() -> None:
+    async def main() -> None:
+        desk = here()
+        node = desk.node()
+        ticket, sid = running(desk, node, records=0)
+        reader, socket = Reader(desk, ticket), Socket()
+        reader.delivery.write_with(socket.write)
+        next_one = await waiting(reader.delivery)
+        node.send(sid, 0, a_record())
+        began = now()
+        (record,) = RecordSplitter().feed(await next_one)
+        assert record.kind is RecordKind.NOTICE
+        assert now() - began == TIMING.sign_of_life_again
+
+    run(main)

@@ -11,6 +11,8 @@ import pytest
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Challenged, Offered, Welcomed
 from tokenplace.relay.app import Relay
+from tokenplace.relay.limits import Budget, Limiter, LocalCounts, read_limits
+from tokenplace.relay.policy import Policy
 from tokenplace.relay.proof import verify
 from tokenplace.sealing.identity import Identity
 from tokenplace.wire import routes
@@ -334,3 +336,59 @@ def test_a_socket_that_breaks_under_our_writing_is_a_node_that_left() -> None:
             desk.wait(TIMING.return_grace_seen)
 
     run(main)
+
+
+async def turned_away(socket: Socket) -> tuple[int, str]:
+    assert (await socket.outbox.get())["type"] == "websocket.accept"
+    return await socket.closed()
+
+
+def test_an_address_that_dials_too_often_hears_when_to_come_back() -> None:
+    async def main() -> None:
+        limiter = Limiter({Budget.LINKS: read_limits("2/minute", "x")}, LocalCounts(now))
+        relay = Relay(here().broker, verify, clock=now, policy=Policy(limiter=limiter))
+        for attempt in range(3):
+            async with dialled_from(relay, "198.51.100.1") as socket:
+                if attempt < 2:
+                    await socket.challenge()
+                else:
+                    code, reason = await turned_away(socket)
+                    assert code == 4003
+                    assert "60 seconds" in reason
+        async with dialled_from(relay, "198.51.100.2") as socket:
+            await socket.challenge()
+
+    run(main)
+
+
+def test_an_address_with_as_many_links_as_it_may_have_is_told_so() -> None:
+    async def main() -> None:
+        relay = Relay(here().broker, verify, clock=now, policy=Policy(links_per_address=1))
+        async with dialled_from(relay, "198.51.100.1") as first:
+            await first.challenge()
+            async with dialled_from(relay, "198.51.100.1") as second:
+                code, reason = await turned_away(second)
+                assert (code, reason) == (
+                    4003,
+                    "One address may hold 1 links to this relay, and this one does already.",
+                )
+        async with dialled_from(relay, "198.51.100.1") as third:
+            await third.challenge()
+
+    run(main)
+
+
+@asynccontextmanager
+async def dialled_from(relay: Relay, address: str) -> AsyncIterator[Socket]:
+    """A socket from somewhere; it breaks at the end of the block."""
+    headers = [(b"host", HOST.encode())]
+    scope = {"type": "websocket", "path": routes.LINK, "headers": headers, "client": (address, 1)}
+    socket = Socket()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(as_task(relay, scope, socket))
+        yield socket
+        socket.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+
+async def as_task(relay: Relay, scope: dict[str, Any], socket: Socket) -> None:
+    await relay(scope, socket.receive, socket.send)
