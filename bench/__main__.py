@@ -9,9 +9,13 @@ import platform
 import tempfile
 from pathlib import Path
 
+from bench.batching import batching
+from bench.classic import ORIGINAL_CPU, ORIGINAL_CYCLES, ORIGINAL_MEDIAN, ORIGINAL_P95, cycles, round_trips
 from bench.relay_cost import per_piece, per_request
+from bench.replicas import beside, later
 from bench.sealed_path import compare, directly, first_tokens, sealed, stand
 from stage import Stage, staged
+from store import stored
 
 
 async def sealed_path(stage: Stage, rounds: int) -> None:
@@ -51,9 +55,61 @@ async def relay_cost(stage: Stage) -> None:
         )
 
 
+async def many_at_once(rounds: int) -> None:
+    print("\nMany answers at once (embedded model, in turns with llama.cpp's plain server)")
+    async for found in batching(rounds):
+        print(
+            f"  {found.streams:2} stream{'s' * (found.streams > 1):1}  plain {found.plain:6.1f} tok/s"
+            f"   ours {found.ours:6.1f} tok/s   ratio {found.ratio:.3f} ({found.low:.3f} to {found.high:.3f}),"
+            f" by processor time {found.by_processor:.3f}   aim: at least 0.970",
+            flush=True,
+        )
+
+
+def classic(stage: Stage, rounds: int) -> None:
+    print("\nThe classic routes (echo engine)")
+    for together in (1, 8):
+        found = round_trips(stage, rounds=8 * rounds, together=together)
+        print(
+            f"  round trip, {together} at a time: median {found.median * 1000:.1f} ms, 95 % {found.p95 * 1000:.1f} ms,"
+            f" {found.failed} failed   aim: median under 50 ms   the original: {ORIGINAL_MEDIAN:.2f} s,"
+            f" 95 % {ORIGINAL_P95:.2f} s"
+        )
+    speed, cost = cycles(stage, rounds=100 * rounds)
+    low, high = ORIGINAL_CYCLES
+    print(
+        f"  cycles: {speed:.0f}/s, {cost:.2f} ms of the relay's CPU each   aim: under {ORIGINAL_CPU[0]:.1f} ms"
+        f"   the original: {low} to {high}/s, {ORIGINAL_CPU[0]} to {ORIGINAL_CPU[1]} ms"
+    )
+
+
+async def replicas(stage: Stage, folder: Path, rounds: int) -> None:
+    print("\nTwo replicas over Valkey beside one relay (clients at one, nodes at the other)")
+    with stored(folder / "store") as store:
+        near, far = await later(stage, store, 60 * rounds)
+        print(
+            f"  a short answer, nothing else going on: {near * 1000:.2f} ms, over the other replica"
+            f" {(far - near) * 1000:+.2f} ms   aim: at most +1"
+        )
+        for streams in (128, 500):
+            one, two = await beside(stage, store, streams=streams, rate=20.0, seconds=6)
+            print(
+                f"  {streams} streams at 20/s: {one.per_piece:5.1f} µs of CPU per piece alone,"
+                f" {two.per_piece:5.1f} as two ({two.shares[0]:.1f} + {two.shares[1]:.1f},"
+                f" {two.speed:,.0f} pieces/s)   aim: under 45"
+            )
+            print(
+                f"    a short answer beside them: {one.round_trip * 1000:.2f} ms alone,"
+                f" {(two.round_trip - one.round_trip) * 1000:+.2f} ms as two"
+            )
+
+
+PARTS = ["sealed", "relay", "replicas", "classic", "batching"]
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("only", nargs="?", choices=["sealed", "relay"], help="measure only this")
+    parser.add_argument("only", nargs="?", choices=PARTS, help="measure only this")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(
@@ -61,10 +117,16 @@ async def main() -> None:
         f" Python {platform.python_version()}"
     )
     with tempfile.TemporaryDirectory() as folder, staged(Path(folder)) as stage:
-        if options.only != "relay":
+        if options.only in (None, "sealed"):
             await sealed_path(stage, options.rounds)
-        if options.only != "sealed":
+        if options.only in (None, "relay"):
             await relay_cost(stage)
+        if options.only in (None, "replicas"):
+            await replicas(stage, Path(folder), options.rounds)
+        if options.only in (None, "classic"):
+            classic(stage, options.rounds)
+    if options.only in (None, "batching"):
+        await many_at_once(options.rounds)
 
 
 asyncio.run(main())

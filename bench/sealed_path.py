@@ -48,7 +48,7 @@ def body(number: int, tokens: int) -> dict[str, object]:
     }
 
 
-class _Watch:
+class Watch:
     """Times an answer from its chunks, alike for both ways."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ def directly(engine: LlamaEngine) -> Ask:
     """The engine's own server, over its socket."""
 
     async def ask(number: int, tokens: int) -> Timed:
-        watch, parser = _Watch(), EventParser()
+        watch, parser = Watch(), EventParser()
         async with engine.open("/v1/chat/completions", {**body(number, tokens), "top_p": 0.9}) as answer:
             async for piece in answer.chunks():
                 for event in parser.feed(piece):
@@ -94,7 +94,7 @@ def sealed(client: Client) -> Ask:
     """Client, relay, node, engine: each a process of its own."""
 
     async def ask(number: int, tokens: int) -> Timed:
-        watch = _Watch()
+        watch = Watch()
         options = body(number, tokens)
         messages = options.pop("messages")
         options.pop("stream")

@@ -132,6 +132,7 @@ class Stage:
         own = {
             "XDG_STATE_HOME": str(self.folder / name),
             "XDG_CONFIG_HOME": str(self.folder / name),
+            "TOKEN_PLACE_COMMUNITY_DIR": str(self.folder / name / "community"),  # not the repository's own
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
@@ -154,7 +155,7 @@ class Stage:
         port = port or free_port()
         program = self.start(name, ["relay", "--port", str(port), *flags], env, prelude)
         program.url = f"http://127.0.0.1:{port}"
-        self._up(program, lambda: get_json(f"{program.url}/livez"))
+        self.up(program, lambda: get_json(f"{program.url}/livez"))
         return program
 
     def node(
@@ -173,7 +174,7 @@ class Stage:
             name, ["node", "--engine", engine, *urls, *flags], {"TOKEN_PLACE_ECHO_DELAY": str(delay), **(env or {})}
         )
         for relay in relays:
-            self._up(program, partial(_more_nodes, relay, before[relay.url]))
+            self.up(program, partial(_more_nodes, relay, before[relay.url]))
         return program
 
     def gateway(self, *relays: Program) -> Program:
@@ -182,10 +183,12 @@ class Stage:
         urls = [argument for relay in relays for argument in ("--relay", relay.url)]
         program = self.start("gateway", ["gateway", "--port", str(port), *urls])
         program.url = f"http://127.0.0.1:{port}"
-        self._up(program, lambda: get_json(f"{program.url}/v1/health"))
+        self.up(program, lambda: get_json(f"{program.url}/v1/health"))
         return program
 
-    def _up(self, program: Program, ready: Callable[[], Any]) -> None:
+    def up(self, program: Program, ready: Callable[[], Any]) -> None:
+        """Wait until a program is ready; when it ends before, say what it said."""
+
         def check() -> Any:
             if program.process.poll() is not None:
                 raise AssertionError(f"{program.name} ended with {program.process.returncode}:\n{program.text}")

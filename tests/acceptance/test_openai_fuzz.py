@@ -29,6 +29,10 @@ PATHS = [
     ("POST", "/v2/responses"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/images/generations"),
+    ("GET", "/api/v1/community/leaderboard"),
+    ("GET", "/api/v2/community/providers"),
+    ("POST", "/api/v1/community/feedback"),
+    ("POST", "/api/v1/community/contributions"),
 ]
 AWAY = "model_not_served"
 """The only reason for a status of 500 or more: nobody has that model now."""
@@ -37,7 +41,7 @@ AWAY = "model_not_served"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     with staged(tmp_path_factory.mktemp("fuzz")) as stage:
-        env = {"TOKEN_PLACE_STAND_IN": "1"}
+        env = {"TOKEN_PLACE_COMMUNITY_LIMIT": "0", "TOKEN_PLACE_STAND_IN": "1"}
         relay = stage.relay(env=env)
         stage.node(relay, env=env)
         yield relay
@@ -73,7 +77,8 @@ def test_nothing_that_is_asked_is_a_fault_of_ours(
         response = case.call(base_url=gateway.url, timeout=20)
         if response.status_code >= 400:
             error = response.json()["error"]
-            assert set(error) == {"message", "type", "param", "code"}
+            fresh = {"public_key", "key_id"} if error["code"] == "key_expired" else set()
+            assert set(error) == {"message", "type", "param", "code"} | fresh
             assert response.status_code < 500 or error["code"] == AWAY, response.text
         case.validate_response(
             response, checks=[status_code_conformance, content_type_conformance, response_schema_conformance]

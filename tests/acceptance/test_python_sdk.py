@@ -23,7 +23,7 @@ LONG: list[ChatCompletionMessageParam] = [{"role": "user", "content": "word " * 
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     with staged(tmp_path_factory.mktemp("sdk")) as stage:
         relay = stage.relay("--blind")
-        stage.node(relay, delay=0.02)
+        stage.node(relay, delay=0.05)
         yield relay
 
 

@@ -75,7 +75,7 @@ def test_every_service_of_the_composition_is_hardened(name: str) -> None:
 def test_the_composition_publishes_to_this_machine_unless_told_otherwise() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
     assert all(
-        port.startswith(("127.0.0.1:", "${TOKEN_PLACE_BIND:-127.0.0.1}:")) for port in published if port != "443:443"
+        port.startswith(("127.0.0.1:", "${BIND_ADDRESS:-127.0.0.1}:")) for port in published if port != "443:443"
     )
 
 

@@ -1,54 +1,27 @@
-"""Writes the tables that the documents take from the code: `python tests/docs/generate.py`.
+"""Writes what the documents take from the code, tables and diagrams: `python tests/docs/generate.py`.
 
-Each stands in its page between `<!-- from the code: NAME -->` and `<!-- end -->`; a test compares. Tables of states are
-found by driving the state machines themselves through every case, so they say what the code does.
+Each stands in its page between `<!-- from the code: NAME -->` and `<!-- end -->`; a test compares.
 """
 
 from __future__ import annotations
 
-import ast
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "src" / "tokenplace"
+if __package__ in (None, ""):  # started as a script, not imported by a test
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from docs import api, states
+from docs.tables import ROOT, SOURCE, described, table
+
+VARIABLES = SOURCE / "config" / "variables.json"
 MARKED = re.compile(r"(<!-- from the code: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-Rows = Iterable[Sequence[object]]
-BAR = "\\|"
-
-
-def table(head: Sequence[str], rows: Rows) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(str(cell).replace(chr(124), BAR) for cell in row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def described(file: str, owner: str | None = None) -> dict[str, str]:
-    """Names that are assigned in a module (or in one of its classes), each with the string that stands below it."""
-    body: list[ast.stmt] = ast.parse((SOURCE / file).read_text()).body
-    if owner is not None:
-        body = next(node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner)
-    found: dict[str, str] = {}
-    for index, statement in enumerate(body):
-        if isinstance(statement, ast.Assign):
-            target: ast.expr = statement.targets[0]
-        elif isinstance(statement, ast.AnnAssign):
-            target = statement.target
-        else:
-            continue
-        if isinstance(target, ast.Name):
-            below = body[index + 1] if index + 1 < len(body) else None
-            text = ast.get_docstring(ast.Module([below], [])) if isinstance(below, ast.Expr) else None
-            found[target.id] = " ".join((text or "").split())
-    return found
-
 
 # -- sizes and times -----------------------------------------------------------------------------------------------
 
@@ -78,6 +51,27 @@ def timing() -> str:
 
     why = described("wire/limits.py", "Timing")
     rows = [(f"`{each.name}`", f"{getattr(TIMING, each.name):g} s", why[each.name]) for each in fields(TIMING)]
+    return table(("time", "value", "what it bounds"), rows)
+
+
+def classic_limits() -> str:
+    """Sizes and counts of the classic routes."""
+    from tokenplace.relay.classic import bounds as module
+
+    why = described("relay/classic/bounds.py")
+    rows = [(f"`{name}`", _size(getattr(module, name)), text) for name, text in why.items() if text and name.isupper()]
+    return table(("bound", "value", "why"), [row for row in rows if row[0] != "`CLASSIC_TIMING`"])
+
+
+def classic_timing() -> str:
+    """Times of the classic routes."""
+    from tokenplace.relay.classic.bounds import CLASSIC_TIMING
+
+    why = described("relay/classic/bounds.py", "ClassicTiming")
+    rows = [
+        (f"`{each.name}`", f"{getattr(CLASSIC_TIMING, each.name):g} s", why[each.name])
+        for each in fields(CLASSIC_TIMING)
+    ]
     return table(("time", "value", "what it bounds"), rows)
 
 
@@ -116,139 +110,6 @@ def outcomes() -> str:
     return table(("outcome", "what happened"), [(f"`{each.value}`", why[each.name]) for each in Outcome])
 
 
-# -- states --------------------------------------------------------------------------------------------------------
-
-
-def jobs() -> str:
-    """The relay's job table: from each step (rows), by each move (columns)."""
-    from tokenplace.relay.jobs import ENDED, TABLE, Move, Step
-
-    rows = [(f"**{step}**", *(TABLE.get((step, move), "") for move in Move)) for step in Step if step not in ENDED]
-    return table(("", *(move.value for move in Move)), rows)
-
-
-def sids_at_the_relay() -> str:
-    """What the relay's end makes of each frame of a node, for a sid in each state."""
-    from tokenplace.link.ends import RelayEnd
-    from tokenplace.wire.frames import FrameKind, pack_control, pack_frame, split_frames
-    from tokenplace.wire.ids import Sid
-    from tokenplace.wire.messages import Ending, Reason
-
-    def live() -> tuple[RelayEnd, Sid]:
-        end = RelayEnd()
-        end.challenge(bytes(32))
-        end.welcome("")
-        return end, end.offer(b"request")
-
-    def flowing() -> tuple[RelayEnd, Sid]:
-        end, sid = live()
-        end.receive(pack_frame(FrameKind.ACCEPT, sid=sid), 0.0)
-        return end, sid
-
-    def gone() -> tuple[RelayEnd, Sid]:
-        end, sid = flowing()
-        end.cancel(sid)
-        return end, sid
-
-    def never() -> tuple[RelayEnd, Sid]:
-        end, sid = live()
-        return end, Sid(sid + 1)
-
-    states: dict[str, Callable[[], tuple[RelayEnd, Sid]]] = {
-        "never offered": never, "offered": live, "flowing": flowing, "gone": gone
-    }  # fmt: skip
-    reason = Reason("busy")
-    payloads = {
-        FrameKind.ACCEPT: b"",
-        FrameKind.REJECT: pack_control(reason.fields()),
-        FrameKind.DATA: b"record",
-        FrameKind.PROGRESS: b"",
-        FrameKind.END: pack_control(Ending(reason, free=1, seen=1).fields()),
-    }
-
-    def after(end: RelayEnd, sid: Sid) -> str:
-        """Where the sid stands now, told by what the end does with one more frame."""
-        kinds = {frame.kind for frame in split_frames(end.take() or b"")}
-        end.cancel(sid)
-        cancels = {frame.kind for frame in split_frames(end.take() or b"")} - kinds
-        return "" if FrameKind.CANCEL in cancels else ", gone"
-
-    rows = []
-    for kind, payload in payloads.items():
-        cells = [f"`{kind.name}`"]
-        for name, make in states.items():
-            end, sid = make()
-            cells.append(_tried(partial(end.receive, pack_frame(kind, payload, sid=sid), 0.0)))
-            if cells[-1].startswith("*") and name in ("offered", "flowing"):
-                cells[-1] += after(end, sid)
-        rows.append(cells)
-    return table(("the node sends", *states), rows)
-
-
-def sids_at_the_node() -> str:
-    """What the node's end makes of each frame of a relay, for a sid in each state."""
-    from tokenplace.link.ends import NodeEnd
-    from tokenplace.wire.card import CardBody
-    from tokenplace.wire.frames import FrameKind, pack_control, pack_frame
-    from tokenplace.wire.ids import Sid
-    from tokenplace.wire.messages import Hello, Reason
-
-    def live() -> NodeEnd:
-        end = NodeEnd()
-        end.receive(pack_frame(FrameKind.CHALLENGE, bytes(32)), 0.0)
-        end.hello(_unsigned_hello(CardBody, Hello))
-        end.receive(pack_frame(FrameKind.WELCOME, pack_control({"relay": ""})), 0.0)
-        return end
-
-    def opened() -> tuple[NodeEnd, Sid]:
-        end = live()
-        end.receive(pack_frame(FrameKind.JOB, b"request", sid=1), 0.0)
-        return end, Sid(1)
-
-    def gone() -> tuple[NodeEnd, Sid]:
-        end, sid = opened()
-        end.reject(sid, Reason("busy"))
-        return end, sid
-
-    states: dict[str, Callable[[], tuple[NodeEnd, Sid]]] = {
-        "the next": lambda: (live(), Sid(1)),
-        "later than the next": lambda: (live(), Sid(2)),
-        "open": opened,
-        "gone": gone,
-    }
-    payloads = {
-        FrameKind.JOB: b"request",
-        FrameKind.REWIND: bytes(20),
-        FrameKind.CREDIT: b"",
-        FrameKind.CANCEL: b"",
-    }
-    rows = []
-    for kind, payload in payloads.items():
-        cells = [f"`{kind.name}`"]
-        for make in states.values():
-            end, sid = make()
-            cells.append(_tried(partial(end.receive, pack_frame(kind, payload, sid=sid), 0.0)))
-        rows.append(cells)
-    return table(("the relay sends", *states), rows)
-
-
-def _unsigned_hello(body: Any, hello: Any) -> Any:
-    from tokenplace.wire.card import Card
-
-    said = body(identity=bytes(32), sequence=0, issued_ms=0, keys=(), models=())
-    return hello(Card(said, said.pack(), bytes(64)), bytes(64), "relay", 1)
-
-
-def _tried(receive: Callable[[], Sequence[object]]) -> str:
-    from tokenplace.errors import LinkError
-
-    try:
-        events = receive()
-    except LinkError:
-        return "violation"
-    return f"*{type(events[0]).__name__}*" if events else "dropped"
-
-
 # -- settings and commands -----------------------------------------------------------------------------------------
 
 
@@ -256,9 +117,7 @@ def _settings(file: str, owner: str, model: Any) -> str:
     why = described(file, owner)
     rows = []
     for name, info in model.model_fields.items():
-        alias = info.validation_alias
-        variables = [alias] if isinstance(alias, str) else [str(choice) for choice in alias.choices]
-        rows.append((" ".join(f"`{each}`" for each in variables), _default(info), why[name]))
+        rows.append((" ".join(f"`{each}`" for each in _variables(info)), _default(info), why[name]))
     return table(("variable", "default", "what it does"), rows)
 
 
@@ -290,12 +149,86 @@ def settings_of_the_gateway() -> str:
     return _settings("gateway/settings.py", "GatewaySettings", GatewaySettings)
 
 
+def settings_of_the_community() -> str:
+    """Environment variables of the notice board."""
+    from tokenplace.community.settings import CommunitySettings
+
+    return _settings("community/settings.py", "CommunitySettings", CommunitySettings)
+
+
+def settings_of_the_client() -> str:
+    """Environment variables of whoever asks."""
+    why = described("client/settings.py")
+    rows = [(f"`{name}`", f"`{default}`" if default else "", why[const]) for const, name, default in _of_the_client()]
+    return table(("variable", "default", "what it does"), rows)
+
+
+def _of_the_client() -> list[tuple[str, str, str]]:
+    from tokenplace.client import settings
+
+    named = [(name, str(value)) for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
+    return [(name, value, settings.DEFAULT_RELAY if name == "RELAYS_VARIABLE" else "") for name, value in named]
+
+
+def settings_everywhere() -> list[dict[str, object]]:
+    """Every setting of every program, as `config/variables.json` has them."""
+    rows: list[dict[str, object]] = []
+    for room in sorted(file.parent.name for file in SOURCE.glob("*/settings.py") if file.parent.name != "client"):
+        for model in settings_classes(room):
+            for field, info in model.model_fields.items():
+                default = _default(info).strip("`")
+                for variable in _variables(info) or [field.upper()]:
+                    secret = "Secret" in str(info.annotation)
+                    rows.append(
+                        {"variable": variable, "program": room, "field": field, "secret": secret, "default": default}
+                    )
+    for const, variable, default in _of_the_client():
+        field = const.removesuffix("_VARIABLE").lower()
+        rows.append({"variable": variable, "program": "client", "field": field, "secret": False, "default": default})
+    return rows
+
+
+def settings_classes(room: str) -> list[Any]:
+    """The settings classes that a room declares."""
+    from importlib import import_module
+
+    from pydantic_settings import BaseSettings
+
+    module = import_module(f"tokenplace.{room}.settings")
+    kinds = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, BaseSettings)]
+    return [kind for kind in kinds if kind.__module__ == module.__name__]
+
+
+def _variables(info: Any) -> list[str]:
+    alias = info.validation_alias
+    return [alias] if isinstance(alias, str) else [str(choice) for choice in alias.choices] if alias else []
+
+
+def variables_json() -> str:
+    """The text of `config/variables.json`."""
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in settings_everywhere())
+    return f"[\n{rows}\n]\n"
+
+
+def origins() -> str:
+    """The original's variables that nothing reads any more, each with what takes its place."""
+    from tokenplace.config.original import VARIABLES
+
+    return table(("variable", "what takes its place"), [(f"`{name}`", was.advice) for name, was in VARIABLES.items()])
+
+
+def keys() -> str:
+    """The original's configuration keys that are honoured."""
+    from tokenplace.config.original import KEYS
+
+    return table(("key", "what it sets"), [(f"`{key}`", f"`{target}`") for key, target in KEYS.items()])
+
+
 def leaves(command: Any, path: str = "tokenplace") -> Iterator[tuple[str, Any]]:
     """Every command that does something, with its whole name."""
-    children = getattr(command, "commands", None)
-    if children is None:
+    children = getattr(command, "commands", {})
+    if not children or command.invoke_without_command:
         yield path, command
-        return
     for name, child in children.items():
         yield from leaves(child, f"{path} {name}")
 
@@ -326,18 +259,63 @@ def _standard(option: Any) -> str:
     return "" if option.default in (None, False) else f"`{option.default}`"
 
 
+# -- metrics -------------------------------------------------------------------------------------------------------
+
+
+def metric_families() -> list[tuple[str, str, str, str]]:
+    """Name, kind, labels and meaning of everything that a relay with a hosted gateway shows at /metrics."""
+    from tokenplace.gateway.counts import Counts
+    from tokenplace.relay.app import Relay
+    from tokenplace.relay.broker import Broker
+    from tokenplace.relay.replicas.peering import Peering
+    from tokenplace.relay.switchboard import Switchboard
+
+    broker = Broker()
+    board = Switchboard(broker, time.monotonic, Peering(broker))
+    families = [
+        (family.name, family.type, tuple(getattr(family, "_labelnames", ())), family.documentation)
+        for family in Relay(broker, lambda *_: True, board=board).metrics()
+        if family.name.startswith("tokenplace_")
+    ]
+    text = Counts().render().decode()
+    for name, help_ in re.findall(r"^# HELP (\w+?)(?:_total)? (.*)$", text, re.MULTILINE):
+        kind = re.findall(rf"^# TYPE {name}(?:_total)? (\w+)$", text, re.MULTILINE)[0]
+        families.append((name, kind, ("outcome" if name.endswith("answers") else "kind",), help_))
+    total = {"counter": "_total"}
+    return [(name + total.get(kind, ""), kind, ", ".join(labels), told) for name, kind, labels, told in families]
+
+
+def metrics() -> str:
+    """Every metric of ours."""
+    rows = [
+        (f"`{name}`", kind, f"`{labels}`" if labels else "", told) for name, kind, labels, told in metric_families()
+    ]
+    return table(("metric", "kind", "labels", "what it tells"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "metrics": metrics,
     "limits": limits,
+    "classic-limits": classic_limits,
+    "classic-timing": classic_timing,
     "timing": timing,
     "frames": frames,
     "records": records,
     "outcomes": outcomes,
-    "jobs": jobs,
-    "sids-at-the-relay": sids_at_the_relay,
-    "sids-at-the-node": sids_at_the_node,
+    "jobs": states.jobs,
+    "jobs-drawn": states.jobs_drawn,
+    "sids-at-the-relay": states.sids_at_the_relay,
+    "sids-at-the-relay-drawn": states.sids_at_the_relay_drawn,
+    "sids-at-the-node": states.sids_at_the_node,
+    "routes-of-the-gateway": api.routes_of_the_gateway,
+    "shapes-of-the-gateway": api.shapes_of_the_gateway,
     "settings-of-the-relay": settings_of_the_relay,
     "settings-of-the-node": settings_of_the_node,
     "settings-of-the-gateway": settings_of_the_gateway,
+    "settings-of-the-client": settings_of_the_client,
+    "settings-of-the-community": settings_of_the_community,
+    "original-variables": origins,
+    "original-keys": keys,
     "commands": commands,
 }
 
@@ -353,7 +331,10 @@ def pages() -> list[Path]:
 
 
 def main() -> None:
-    """Rewrite every page whose tables are out of date."""
+    """Rewrite every page whose tables are out of date, and the list of settings that the programs carry."""
+    if VARIABLES.read_text() != variables_json():
+        VARIABLES.write_text(variables_json())
+        sys.stdout.write(f"{VARIABLES.relative_to(ROOT)}\n")
     for page in pages():
         old = page.read_text()
         new = filled(old)

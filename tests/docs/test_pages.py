@@ -152,8 +152,21 @@ def test_every_environment_variable_is_in_the_settings_page() -> None:
     assert known - set(first_cells("docs/reference/settings.md")) == set()
 
 
+def test_the_list_of_settings_that_programs_carry_is_what_the_code_says() -> None:
+    assert generate.VARIABLES.read_text() == generate.variables_json(), "run: python tests/docs/generate.py"
+
+
+def test_every_setting_says_what_it_does() -> None:
+    for name, make in generate.TABLES.items():
+        if name.startswith("settings-of"):
+            empty = [row for row in make().splitlines()[2:] if row.endswith("|  |")]
+            assert empty == [], name
+
+
 def test_pages_name_no_variable_that_does_not_exist() -> None:
-    known = variables_of_the_code()
+    from tokenplace.config.original import VARIABLES
+
+    known = variables_of_the_code() | set(VARIABLES)
     for page in every_page():
         named = set(re.findall(r"\b((?:TOKEN_?PLACE|API|RELAY)_[A-Z_]+)\b", page.read_text()))
         assert named <= known, f"{page.name}: {named - known}"
@@ -162,11 +175,11 @@ def test_pages_name_no_variable_that_does_not_exist() -> None:
 @pytest.mark.parametrize("path", [path for path, _ in generate.leaves(get_command(app))])
 def test_the_page_of_commands_has_every_option_that_help_shows(path: str) -> None:
     section = re.split(r"^### ", read("docs/reference/commands.md"), flags=re.MULTILINE)
-    [mine] = [part for part in section if part.startswith(f"`{path}")]
+    [mine] = [part for part in section if re.match(rf"`{path}(?: [A-Z0-9_]+)*`", part)]
     helped = CliRunner().invoke(app, [*path.split()[1:], "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert helped.exit_code == 0
-    shown = set(re.findall(r"(?<![\w`-])--[a-z][a-z-]+", re.sub(r"`[^`]*`", "", helped.output))) - {"--help"}
-    assert shown == set(re.findall(r"^\| `(--[a-z-]+)`", mine, re.MULTILINE))
+    shown = set(re.findall(r"(?<![\w`-])--[a-z][a-z0-9-]+", re.sub(r"`[^`]*`", "", helped.output))) - {"--help"}
+    assert shown == set(re.findall(r"^\| `(--[a-z0-9-]+)`", mine, re.MULTILINE))
 
 
 def test_commands_in_blocks_have_options_that_exist() -> None:
@@ -177,9 +190,9 @@ def test_commands_in_blocks_have_options_that_exist() -> None:
     for page in every_page():
         for block in blocks(str(page.relative_to(ROOT)), "sh"):
             for line in re.findall(r"^tokenplace .*", block, re.MULTILINE):
-                path = next((path for path in known if line.startswith(path)), None)
+                path = max((path for path in known if line.startswith(path)), key=len, default=None)
                 assert path is not None, line
-                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", line)) <= known[path], line
+                assert set(re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", line)) <= known[path], line
 
 
 # -- the protocol --------------------------------------------------------------------------------------------------

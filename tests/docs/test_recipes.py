@@ -16,6 +16,7 @@ from docs.pages import blocks
 from stage import Program, Stage, free_port, get_json, nodes_at, staged, until
 
 README, OPENAI = "README.md", "docs/how-to/openai-programs.md"
+CLASSIC = "docs/how-to/encrypted-requests.md"
 PARROT = {"TOKEN_PLACE_ENGINE": "echo"}
 
 
@@ -75,7 +76,8 @@ def test_the_chat_recipe_prints_an_answer(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [(page, number) for page in (README, OPENAI) for number in range(len(blocks(page, "python")))]
+    ("page", "number"),
+    [(page, number) for page in (README, OPENAI, CLASSIC) for number in range(len(blocks(page, "python")))],
 )
 def test_python_examples_print_an_answer(path: Path, page: str, number: int) -> None:
     code = path.ported(blocks(page, "python")[number])

@@ -38,6 +38,7 @@ async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySetti
                 api_keys=settings.api_keys,
                 phrases=settings.phrases,
                 stand_in=settings.stand_in,
+                operator=settings.operator,
             )
             passage = Passage(chosen.relays, otherwise=api)
             async with aclosing(passage), serving(create_page(otherwise=passage), listener):

@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
-import typer
 
+from tokenplace.cli.live import showing
 from tokenplace.cli.models import progress_bar
+from tokenplace.cli.nearby import status_page
+from tokenplace.cli.offers import with_offers
+from tokenplace.cli.pausing import pausing
 from tokenplace.cli.running import Stop, configure_logs, run_loop, stop_signal
-from tokenplace.client.settings import DEFAULT_RELAY
 from tokenplace.errors import WeightsError
 from tokenplace.node.api import NodeApi
-from tokenplace.node.build import make_engine
+from tokenplace.node.build import make_classic, make_engine
 from tokenplace.node.engines.base import Engine
-from tokenplace.node.home import load_identity
+from tokenplace.node.home import CardNumbers, load_identity
 from tokenplace.node.service import NodeService
 from tokenplace.node.settings import NodeSettings
 from tokenplace.sealing.identity import Identity
-from tokenplace.wire.ids import show_node_id
 
 _DRAIN = 30.0
 _log = structlog.get_logger("tokenplace.node")
 
 
-def run(
-    *,
-    relays: Sequence[str],
-    engine: str | None,
-    model: str | None,
-    slots: int | None,
-    context: int | None,
-    threads: int | None,
-) -> None:
+def run(*, relays: Sequence[str], flags: Mapping[str, object], as_json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM, then let running answers end."""
-    settings = settings_with(engine=engine, model=model, slots=slots, context=context, threads=threads)
-    configure_logs(settings.log_level)
+    settings = with_offers(settings_with(**flags))
+    configure_logs(settings.log_level, for_programs=as_json)
+    targets = settings.targets(relays)
     identity = load_identity(settings.home)
-    targets = list(relays) or settings.relays or [DEFAULT_RELAY]
-    run_loop(_serve(identity, settings, targets))
+    run_loop(_serve(identity, settings, targets, as_json=as_json))
 
 
 def settings_with(**flags: object) -> NodeSettings:
@@ -49,12 +42,17 @@ def settings_with(**flags: object) -> NodeSettings:
     return NodeSettings().model_copy(update={name: value for name, value in flags.items() if value is not None})
 
 
-async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[str]) -> None:
+async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[str], *, as_json: bool) -> None:
     with stop_signal() as stop:
-        async with working_node(identity, settings, relays, stop) as node:
-            typer.echo(f"node {show_node_id(node.card.node)} serves {', '.join(m.id for m in node.card.body.models)}")
+        async with (
+            working_node(identity, settings, relays, stop) as node,
+            pausing(node, settings),
+            status_page(node, settings) as page,
+            showing(page, as_json=as_json) as shown,
+        ):
             await stop.wait()
             _log.info("node.draining", running=node.runs.busy)
+            shown.stopping()
             await node.drain(_DRAIN)
 
 
@@ -69,7 +67,16 @@ async def working_node(
             stack.push_async_callback(engine.stop)
             await engine.start()
         token = settings.token.get_secret_value() if settings.token else None
-        node = NodeService(identity=identity, engine=engine, api=api, relays=relays, token=token)
+        classic = make_classic(settings, engine, api)
+        node = NodeService(
+            identity=identity,
+            engine=engine,
+            api=api,
+            relays=relays,
+            token=token,
+            classic=classic,
+            numbers=CardNumbers(settings.home),
+        )
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(node.run())
             yield node

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -70,8 +71,18 @@ def stop_signal() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def configure_logs(level: str) -> None:
-    """One JSON object per line on stdout, in the original's fields; on a terminal, for eyes."""
+class _Stdout:
+    """Whatever stdout is at the moment: a live view puts itself in its place and keeps lines out of its picture."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def configure_logs(level: str, *, for_programs: bool = False) -> None:
+    """One JSON object per line on stdout, in the original's fields; on a terminal, unless `for_programs`, for eyes."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     logging.basicConfig(level=max(number, logging.WARNING), format="%(message)s", stream=sys.stderr)
     shared: list[structlog.typing.Processor] = [
@@ -79,13 +90,13 @@ def configure_logs(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
     final: list[structlog.typing.Processor]
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not for_programs:
         final = [structlog.dev.ConsoleRenderer()]
     else:
         final = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=shared + final,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stdout())),
         cache_logger_on_first_use=True,
     )

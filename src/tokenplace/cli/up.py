@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from tokenplace.client.client import Client
 from tokenplace.errors import TokenPlaceError
 from tokenplace.node.home import load_identity
 from tokenplace.node.settings import NodeSettings
+from tokenplace.relay.invitations import InvitationFile
 from tokenplace.relay.settings import RelaySettings
 from tokenplace.sealing.identity import Identity
 from tokenplace.wire.card import ModelCard
@@ -32,13 +34,15 @@ _DRAIN = 2.0
 _log = structlog.get_logger("tokenplace.up")
 
 
-def run(*, host: str, port: int, engine: str | None, model: str | None, stand_in: bool) -> None:
+def run(
+    *, host: str, port: int, engine: str | None, model: str | None, stand_in: bool, store: str | None = None
+) -> None:
     """Serve until Ctrl-C or SIGTERM; then nothing of it runs any more."""
-    relay, _ = read_settings()
+    relay, _ = read_settings(store)
     configure_logs("WARNING")
     node = settings_with(engine=engine, model=model, stand_in=stand_in or None)
-    if node.token is None and relay.tokens:
-        node.token = SecretStr(relay.tokens[0])  # its own relay asks for an invitation, so it gets one
+    if node.token is None and (relay.tokens or InvitationFile(relay.invitation_file).read()):
+        relay.server_token = node.token = SecretStr(secrets.token_urlsafe())  # its own relay asks for an invitation
     identity = load_identity(node.home)
     listener = bind(host, port, or_next=True)
     run_loop(_serve(listener, relay, node, identity))

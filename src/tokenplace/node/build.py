@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from tokenplace.errors import EngineError
 from tokenplace.node.api import NodeApi
+from tokenplace.node.classic import ClassicDoor, ClassicKeys
+from tokenplace.node.embedded import Progress, embedded
 from tokenplace.node.engines.base import Engine
 from tokenplace.node.engines.echo import EchoEngine
-from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions
+from tokenplace.node.engines.local import find_local_engines
+from tokenplace.node.engines.several import Member, SeveralEngines
 from tokenplace.node.engines.upstream import DEFAULT_CONTEXT, UpstreamEngine
-from tokenplace.node.settings import EMBEDDED, EMBEDDED_CONTEXT, EMBEDDED_SLOTS, NodeSettings
-from tokenplace.node.weights import Weights
+from tokenplace.node.named import is_address
+from tokenplace.node.settings import NodeSettings
 from tokenplace.openai.asking import Traits
-from tokenplace.openai.catalogue import Catalogue, ModelEntry
+from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.screening import PhraseScreen
-from tokenplace.wire.card import ModelCard
+from tokenplace.sealing.operator import Operator
 from tokenplace.wire.ids import ModelId
 
-Progress = Callable[[int, int | None], None]
 _UPSTREAM_SLOTS = 4
+_IDLE_UNLOAD = 900.0
+"""Seconds, where several models are served and the settings say nothing."""
 
 ECHO = Traits(
     native_tools=False,
@@ -31,27 +34,69 @@ ECHO = Traits(
 
 
 def make_engine(settings: NodeSettings, progress: Progress | None = None) -> tuple[Engine, NodeApi]:
-    """The engine that the settings name, not started yet, and the API over it.
+    """The engine that the settings name, not started yet, and the API over it; several of them as one.
 
     Blocking: weights that are missing are fetched, with `progress(done, total)`. Raises EngineError, WeightsError,
     ApiError.
     """
-    if settings.mock or settings.engine == "echo":
+    if settings.mock or settings.named_engines == ("echo",):
         echo = EchoEngine(slots=settings.slots or 64, delay=settings.echo_delay)
         return echo, _api(echo, ECHO, settings)
-    if settings.engine.startswith(("http://", "https://")):
-        return _upstream(settings)
-    if settings.engine == "llama":
-        return _embedded(settings, progress)
-    raise EngineError(f"An engine is llama, echo or an http:// address, not {settings.engine!r}.")
+    kinds = [_resolved(kind) for kind in settings.named_engines or ("llama",)]
+    addresses = [kind for kind in kinds if kind.startswith(("http://", "https://"))]
+    for kind in kinds:
+        if kind != "llama" and kind not in addresses:
+            raise EngineError(f"An engine is llama, echo, auto or an http:// address, not {kind!r}.")
+    own, theirs = _dealt_out(settings.named_models, inside="llama" in kinds, outside=bool(addresses))
+    inside = embedded(settings, own, progress) if "llama" in kinds else []
+    upstreams = [_upstream(settings, address, theirs) for address in addresses]
+    traits = Traits(max_choices=settings.slots or _UPSTREAM_SLOTS) if upstreams else inside[0].traits
+    engine: Engine
+    if len(inside) + len(upstreams) == 1 and not settings.idle_unload:
+        engine = inside[0].engine if inside else upstreams[0]
+    else:
+        idle = _IDLE_UNLOAD if settings.idle_unload is None else settings.idle_unload
+        members = [Member(each.engine, each.engine.fits) for each in inside]
+        members += [Member(upstream, resident=True) for upstream in upstreams]
+        engine = SeveralEngines(members, idle_after=idle or None)
+    traits_of: dict[str, Traits] = {name: each.traits for each in inside for name in each.names}
+    return engine, _api(engine, traits, settings, traits_of)
 
 
-def _api(engine: Engine, traits: Traits, settings: NodeSettings) -> NodeApi:
+def _resolved(kind: str) -> str:
+    """`auto` as what it means on this machine now."""
+    if kind != "auto":
+        return kind
+    found = [each for each in find_local_engines() if each.models]
+    return found[0].url if found else "llama"
+
+
+def _dealt_out(names: Sequence[str], *, inside: bool, outside: bool) -> tuple[list[str], list[str]]:
+    """(models for the embedded engine, models for the servers): with both, what we know by name is ours."""
+    if not (inside and outside):
+        return list(names), list(names)
+    catalogue = Catalogue.load()
+    own = [name for name in names if is_address(name) or catalogue.canonical(name) in catalogue.entries]
+    return own, [name for name in names if name not in own]
+
+
+def make_classic(settings: NodeSettings, engine: Engine, api: NodeApi) -> ClassicDoor | None:
+    """The door for requests of the original's protocol, unless the settings keep it shut."""
+    if not settings.classic:
+        return None
+    operator = Operator(settings.operator) if settings.operator else None
+    return ClassicDoor(api, engine, ClassicKeys(pkcs1v15=settings.classic_pkcs1v15, operator=operator))
+
+
+def _api(
+    engine: Engine, traits: Traits, settings: NodeSettings, traits_of: Mapping[str, Traits] | None = None
+) -> NodeApi:
     """The API with the names of the catalogue and the rules of the settings."""
     catalogue = Catalogue.load()
     return NodeApi(
         engine,
         traits=traits,
+        traits_of=traits_of,
         aliases=catalogue.aliases,
         adapters=catalogue.adapters,
         stands_in_for=catalogue.entries if settings.stand_in else (),
@@ -59,17 +104,15 @@ def _api(engine: Engine, traits: Traits, settings: NodeSettings) -> NodeApi:
     )
 
 
-def _upstream(settings: NodeSettings) -> tuple[Engine, NodeApi]:
-    slots = settings.slots or _UPSTREAM_SLOTS
-    engine = UpstreamEngine(
-        settings.engine,
+def _upstream(settings: NodeSettings, address: str, models: Sequence[str]) -> UpstreamEngine:
+    return UpstreamEngine(
+        address,
         key=settings.upstream_key.get_secret_value() if settings.upstream_key else None,
-        slots=slots,
+        slots=settings.slots or _UPSTREAM_SLOTS,
         context=settings.context or DEFAULT_CONTEXT,
-        names={ModelId(settings.model): settings.model} if settings.model else None,
+        names={ModelId(name): name for name in models} or None,
         capabilities=_capabilities(settings),
     )
-    return engine, _api(engine, Traits(max_choices=slots), settings)
 
 
 def _capabilities(settings: NodeSettings) -> dict[str, list[str]]:
@@ -78,59 +121,3 @@ def _capabilities(settings: NodeSettings) -> dict[str, list[str]]:
         for model in models:
             told.setdefault(model, []).append(capability)
     return told
-
-
-def _embedded(settings: NodeSettings, progress: Progress | None) -> tuple[Engine, NodeApi]:
-    catalogue = Catalogue.load()
-    entry = catalogue.weights_of(settings.model or EMBEDDED)
-    weights = Weights(settings.weights_dir)
-    verified = weights.ensure(entry, progress)
-    adapters = _lora(settings)
-    if settings.vision is not None and not settings.vision.is_file():
-        raise EngineError(f"There is no projector file {settings.vision}.")
-    for adapter in catalogue.adapters:
-        if adapter.base == entry.id and adapter.file is not None:
-            adapters.setdefault(adapter.id, weights.ensure(adapter, progress).path)
-    options = LlamaOptions(
-        slots=settings.slots or EMBEDDED_SLOTS,
-        context=min(settings.context or EMBEDDED_CONTEXT, entry.context),
-        threads=settings.threads,
-        adapters=adapters,
-        vision=settings.vision,
-        embeddings=settings.embeddings != 0,
-        batch=settings.embeddings or None,  # an input of /v1/embeddings must be computed in one batch
-    )
-    capabilities = [*entry.capabilities, *(["embeddings"] if options.embeddings else [])]
-    if options.vision is not None and "vision" not in capabilities:
-        capabilities.append("vision")
-    card = ModelCard(
-        id=entry.id, context=options.context, capabilities=tuple(capabilities), digest=f"sha256:{verified.digest}"
-    )
-    engine = LlamaEngine(verified.path, card, options)
-    return engine, _api(engine, _traits(entry), settings)
-
-
-def _lora(settings: NodeSettings) -> dict[ModelId, Path]:
-    try:
-        files = settings.lora_files
-    except ValueError as error:
-        raise EngineError(str(error)) from None
-    for name, path in files.items():
-        if not path.is_file():
-            raise EngineError(f"There is no LoRA file {path} for the adapter {name!r}.")
-    return files
-
-
-def _traits(entry: ModelEntry) -> Traits:
-    """What llama.cpp can do with this model; see `Traits` for what it cannot."""
-    return Traits(
-        native_tools="tools" in entry.capabilities,
-        required_tools=False,
-        named_tools=False,
-        samplers=frozenset({"top_k", "min_p", "repeat_penalty"}),
-        defaults={
-            "temperature": entry.recommended.temperature,
-            "top_p": entry.recommended.top_p,
-            "timings_per_token": True,  # so that an answer that is broken off has an exact cost
-        },
-    )

@@ -6,14 +6,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidURI
 
-from tokenplace.errors import LinkError, WireError
+from tokenplace.errors import LinkError, Refused, WireError
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import (
     Cancelled,
@@ -26,42 +25,37 @@ from tokenplace.link.events import (
     Welcomed,
 )
 from tokenplace.node.api import NodeApi
+from tokenplace.node.classic import ClassicDoor, ClassicWorker
+from tokenplace.node.counts import Counts
 from tokenplace.node.engines.base import Engine
+from tokenplace.node.engines.echo import EchoEngine
+from tokenplace.node.home import CardNumbers
+from tokenplace.node.lookout import look_around, look_in_the_mirror
+from tokenplace.node.mirror import Mirror
 from tokenplace.node.runs import Run, Runs
+from tokenplace.node.standing import LinkStep, RelayState, Report, Situation
 from tokenplace.node.worker import Worker
+from tokenplace.openai.usage import Usage
 from tokenplace.sealing.exchange import open_request
 from tokenplace.sealing.identity import Identity
 from tokenplace.sealing.keys import KeyRing
 from tokenplace.sealing.replay import ReplayGuard
+from tokenplace.version import version
 from tokenplace.wire import routes
 from tokenplace.wire.address import relay_address
-from tokenplace.wire.card import Card, CardBody
-from tokenplace.wire.ids import JobId
+from tokenplace.wire.card import Card, CardBody, ModelCard
+from tokenplace.wire.classic import is_classic
+from tokenplace.wire.ids import JobId, ModelId, show_node_id
 from tokenplace.wire.limits import MAX_MESSAGE, TIMING, Timing
 from tokenplace.wire.messages import Hello, Outcome, Status
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _SUPERSEDED, _NOT_ADMITTED = 4001, 4003
 _TICK = 0.5
+OWNER = "owner"
+"""Who pauses by hand: by command, signal or the status page."""
+
 _log = structlog.get_logger("tokenplace.node")
-
-
-class LinkStep(StrEnum):
-    """How it stands with one relay."""
-
-    DIALLING = "dialling"
-    CONNECTED = "connected"
-    WAITING = "waiting"
-    """It failed; it is tried again."""
-
-
-@dataclass(slots=True)
-class RelayState:
-    """One relay as the node sees it."""
-
-    url: str
-    step: LinkStep = LinkStep.DIALLING
-    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -69,9 +63,9 @@ class NodeState:
     """What a person may see of the node. Counts only."""
 
     relays: list[RelayState]
-    jobs: int = 0
-    aborted: int = 0
-    tokens: int = 0
+    counts: Counts
+    pauses: dict[str, str] = field(default_factory=dict)
+    """Why it takes no work, by who said so."""
 
     @property
     def connected(self) -> int:
@@ -101,6 +95,8 @@ class NodeService:
         api: NodeApi,
         relays: Sequence[str],
         token: str | None = None,
+        classic: ClassicDoor | None = None,
+        numbers: CardNumbers | None = None,
         timing: Timing = TIMING,
         clock: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -114,13 +110,26 @@ class NodeService:
         self._keys = KeyRing.generate(now_ms=wall_ms())
         self._replays = ReplayGuard(timing)
         self._links: set[NodeEnd] = set()
+        self._shown: dict[NodeEnd, Card] = {}
+        """What each relay was shown that has not welcomed us yet."""
         self._tasks: dict[JobId, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
-        self.state = NodeState([RelayState(relay_address(url).geturl()) for url in dict.fromkeys(relays)])
+        now = clock()
+        self.state = NodeState(
+            [RelayState(relay_address(url).geturl(), since=now) for url in dict.fromkeys(relays)], Counts(now)
+        )
         self.runs = Runs(slots=engine.slots, timing=timing, start=self._start, stop=self._stop)
-        self._worker = Worker(api, self.runs, clock, self._answered)
-        self._sequence = 0
+        self._worker = Worker(classic or api, self.runs, clock, self._watched)
+        self._classic = classic
+        self._classic_worker = ClassicWorker(classic, self.runs, clock, self._watched) if classic else None
+        self._numbers = numbers
+        self._sequence = numbers.last() if numbers is not None else 0
+        self._mirror = Mirror(identity.node)
         self._card = self._make_card()
+        if classic is not None:
+            classic.node = identity.node
+            classic.keys.changed = self._announce
+            classic.rotated = self.rotate_keys
 
     @property
     def card(self) -> Card:
@@ -136,6 +145,18 @@ class NodeService:
                     group.create_task(self._stay(relay))
                 group.create_task(self._tick())
                 group.create_task(self._follow_engine())
+                group.create_task(
+                    look_around(
+                        self.state.relays,
+                        self.state.counts,
+                        me=self._identity.node,
+                        models=self._ids,
+                        clock=self._clock,
+                    )
+                )
+                group.create_task(look_in_the_mirror(self.state.relays, self._mirror))
+                if self._classic is not None:
+                    group.create_task(self._classic.keys.keep())
         finally:
             self.runs.stop_all()
             self._group = None
@@ -149,6 +170,46 @@ class NodeService:
         while (self.runs.busy or self.runs.unsent) and self._clock() < deadline:  # noqa: ASYNC110 - runs have no events
             await asyncio.sleep(0.05)
 
+    def pause(self, reason: str, by: str = OWNER) -> None:
+        """Take no new work; running answers end. Each who pauses (`by`) has to resume for himself."""
+        fresh = not self.state.pauses
+        self.state.pauses[by] = reason
+        if fresh:
+            self._offer()
+            self._announce()
+
+    def resume(self, by: str = OWNER) -> None:
+        """Take work again, unless somebody else still pauses."""
+        if self.state.pauses.pop(by, None) is not None and not self.state.pauses:
+            self._offer()
+            self._announce()
+
+    def report(self) -> Report:
+        """How it stands now, counts only."""
+        now, counts = self._clock(), self.state.counts
+        situation = Situation(
+            relays=self.state.relays,
+            models=self._ids(),
+            warm=self.engine.ready,
+            pauses=self.state.pauses,
+            draining=self.runs.draining,
+            running=counts.running,
+            quiet=now - counts.last_asked,
+        )
+        report = Report.of(
+            situation,
+            counts,
+            now,
+            node=show_node_id(self._card.node),
+            version=version(),
+            mock=isinstance(self.engine, EchoEngine),
+            slots=self.runs.slots,
+        )
+        return report if self._classic is None else replace(report, classic=dict(self._classic.counts))
+
+    def _ids(self) -> tuple[ModelId, ...]:
+        return tuple(model.id for model in self.engine.models)
+
     def rotate_keys(self) -> None:
         """A fresh sealing key from now on, told to every relay; requests in flight still open."""
         self._keys.rotate(self._wall_ms())
@@ -159,11 +220,18 @@ class NodeService:
     def _start(self, run: Run, sealed: bytes) -> None:
         if self._group is None:
             raise WireError("The node is not running.")
-        now_ms = self._wall_ms()
-        opened = open_request(sealed, self._keys, now_ms=now_ms)
-        self._replays.admit(opened.header, now_ms)
-        task = self._group.create_task(self._worker.answer(run, opened))
+        if is_classic(sealed):
+            if self._classic_worker is None:
+                raise Refused("This node takes no classic requests.", code="classic_off")
+            work = self._classic_worker.answer(run, sealed)
+        else:
+            now_ms = self._wall_ms()
+            opened = open_request(sealed, self._keys, now_ms=now_ms)
+            self._replays.admit(opened.header, now_ms)
+            work = self._worker.answer(run, opened)
+        task = self._group.create_task(work)
         self._tasks[run.job] = task
+        self.state.counts.begin(run.job, self._clock())
         task.add_done_callback(lambda _: self._worked(run))
 
     def _stop(self, run: Run) -> None:
@@ -175,11 +243,11 @@ class NodeService:
         """A worker's task is over, also one that was cancelled before it began."""
         self._tasks.pop(run.job, None)
         self.runs.release(run)
+        outcome = run.ended.code if run.ended is not None else Outcome.CANCELLED
+        self.state.counts.end(run.job, outcome, self._clock())
 
-    def _answered(self, outcome: Outcome, tokens: int) -> None:
-        self.state.jobs += 1
-        self.state.aborted += outcome is Outcome.ABORTED
-        self.state.tokens += tokens
+    def _watched(self, run: Run, usage: Callable[[], Usage]) -> None:
+        self.state.counts.watch(run.job, usage)
 
     # -- links -----------------------------------------------------------------------------------------------------
 
@@ -205,6 +273,8 @@ class NodeService:
                     least = 60.0
                 elif code == _NOT_ADMITTED:
                     least = 15.0
+            except (InvalidProxy, ImportError) as error:
+                detail = f"the proxy of this machine cannot be used ({error})"
             except (InvalidHandshake, InvalidURI) as error:
                 detail = f"no relay answers there ({error})"
             except (OSError, TimeoutError) as error:
@@ -239,6 +309,7 @@ class NodeService:
             raise group_error.exceptions[0] from None
         finally:
             self._links.discard(end)
+            self._shown.pop(end, None)
             self.runs.link_lost(end, self._clock())
 
     async def _write(self, end: NodeEnd, output: asyncio.Event, socket: ClientConnection) -> None:
@@ -263,9 +334,12 @@ class NodeService:
             case Challenged(nonce=nonce):
                 signature = self._identity.sign_hello(nonce, authority)
                 end.hello(Hello(self._card, signature, authority, self.runs.slots, self._token))
+                self._shown[end] = self._card
             case Welcomed():
                 self._links.add(end)
                 self.runs.link_up(end)
+                if self._shown.pop(end, None) is not self._card:
+                    self._show(end)  # keys changed while the relay was looking at the former card
                 self._note(relay, LinkStep.CONNECTED)
                 _log.info("link.up", relay=relay.url)
             case Offered():
@@ -277,15 +351,23 @@ class NodeService:
             case Cancelled(sid=sid):
                 self.runs.cancelled(end, sid)
             case Drained():
+                relay.draining = True
                 self._note(relay, LinkStep.CONNECTED, "the relay is shutting down")
 
     def _note(self, relay: RelayState, step: LinkStep, detail: str = "") -> None:
         if (relay.step, relay.detail) != (step, detail):
             if detail and step is LinkStep.CONNECTED:
                 _log.info("link.news", relay=relay.url, news=detail)
-            elif detail:
+            elif detail and detail != relay.told:  # the same reason again and again is told once
                 _log.warning("link.down", relay=relay.url, reason=detail)
-            relay.step, relay.detail = step, detail
+                relay.told = detail
+            if LinkStep.CONNECTED in (relay.step, step) and relay.step is not step:
+                relay.since = self._clock()
+            relay.step, relay.detail = step, detail or (relay.detail if step is LinkStep.DIALLING else "")
+        if step is LinkStep.CONNECTED:
+            relay.told = ""
+        else:
+            relay.draining, relay.demand = False, None
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -293,31 +375,56 @@ class NodeService:
         while True:
             await asyncio.sleep(_TICK)
             self.runs.tick(self._clock())
-            if self._keys.tick(self._wall_ms()):
+            self.state.counts.look(self._clock())
+            if self._keys.tick(self._wall_ms()) or self._serves_others():
                 self._announce()
+                self._offer()
 
     async def _follow_engine(self) -> None:
         """While the engine is down no relay is told of free slots."""
         while True:
             await self.engine.wait_ready(False)
-            self.runs.resize(0)
+            self._offer()
             await self.engine.wait_ready()
-            self.runs.resize(self.engine.slots)
+            self._offer()
+
+    def _serves_others(self) -> bool:
+        """Whether the models have changed since the card was made. Those of an engine that is down are on their way."""
+        return self.engine.ready and self._served() != self._card.body.models
+
+    def _served(self) -> tuple[ModelCard, ...]:
+        """What stands on the card. While somebody pauses nothing does: whoever asks hears at once that there is none,
+        instead of waiting."""
+        return () if self.state.pauses else tuple(self.engine.models)
+
+    def _offer(self) -> None:
+        """Tell the relays how many jobs may come: none while the engine is down or somebody pauses."""
+        takes = self.engine.ready and not self.state.pauses
+        self.runs.resize(self.engine.slots if takes else 0)
 
     def _make_card(self) -> Card:
         now_ms = self._wall_ms()
         self._sequence = max(now_ms, self._sequence + 1)  # a clock that is set back must not make an older card
+        if self._numbers is not None:
+            self._numbers.note(self._sequence)
         body = CardBody(
             identity=self._identity.public,
             sequence=self._sequence,
             issued_ms=now_ms,
             keys=self._keys.public_keys(now_ms),
-            models=tuple(self.engine.models),
+            models=self._served(),
+            extra=self._classic.card_fields() if self._classic is not None else {},
         )
-        return self._identity.sign_card(body)
+        card = self._identity.sign_card(body)
+        self._mirror.made(card)
+        return card
 
     def _announce(self) -> None:
         self._card = self._make_card()
-        told = self.runs.status()
         for end in self._links:
-            end.status(Status(told.slots, told.free, self._card))
+            self._show(end)
+
+    def _show(self, end: NodeEnd) -> None:
+        """Give a relay our card as it is now."""
+        told = self.runs.status()
+        end.status(Status(told.slots, told.free, self._card))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tokenplace import places
+from tokenplace.node.policy import Hours
+from tokenplace.node.targets import chosen, listed
 from tokenplace.node.weights import default_models_dir
 from tokenplace.openai.screening import phrases_of
 from tokenplace.wire.ids import ModelId
@@ -21,6 +24,9 @@ EMBEDDED = "smollm2-135m-instruct"
 
 EMBEDDED_SLOTS, EMBEDDED_CONTEXT = 4, 4096
 
+DEFAULT_RELAY = "http://127.0.0.1:5000"
+"""Where a node looks when nobody names a relay."""
+
 
 class NodeSettings(BaseSettings):
     """What a volunteer may turn."""
@@ -29,12 +35,46 @@ class NodeSettings(BaseSettings):
 
     relays: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_RELAYS")
     """Relays to serve, with commas between."""
+    first_relay: str | None = Field(None, validation_alias="PERSONAL_GAMING_PC_URL")
+    """One more relay, before all others of these lists."""
+    upstreams: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_RELAY_UPSTREAMS")
+    """More relays: a JSON array, a JSON string, or a list with commas or line breaks between."""
+    fallbacks: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_RELAY_CLOUDFLARE_URLS")
+    """More relays, after all others; written like those."""
+    fallback: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_RELAY_CLOUDFLARE_URL")
+    """One more of them."""
+    cluster_only: bool = Field(False, validation_alias="TOKEN_PLACE_RELAY_CLUSTER_ONLY")
+    """`1` leaves relays on this very machine (localhost, loopback) out."""
     token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_RELAY_SERVER_TOKEN")
     """The invitation to show to relays that ask for one."""
     engine: str = Field("llama", validation_alias="TOKEN_PLACE_ENGINE")
-    """`llama` (embedded), `echo` (a test's parrot), or the base URL of an OpenAI-compatible server."""
+    """`llama` (embedded), `echo` (a test's parrot), the base URL of an OpenAI-compatible server, or `auto` (such a
+    server if one runs on this machine, else the embedded engine); several with commas between."""
     model: str | None = Field(None, validation_alias="TOKEN_PLACE_MODEL")
-    """The model to serve: an id of the catalogue, or of the server at the engine's URL (left out: all it has)."""
+    """The models to serve, with commas between: ids of the catalogue, or of the server at the engine's URL (left out:
+    all it has)."""
+    idle_unload: float | None = Field(None, validation_alias="TOKEN_PLACE_IDLE_UNLOAD", ge=0)
+    """Seconds without a request after which a model is unloaded; it is loaded again when it is asked for. 0: never;
+    left out, 900 where several models are served and never where it is one."""
+    gpu_layers: int = Field(-1, validation_alias="TOKEN_PLACE_GPU_LAYERS", ge=-1)
+    """The most layers of a model that go to GPUs: 0 is none, -1 as many as fit."""
+    gpu_headroom: float = Field(0.1, validation_alias="TOKEN_PLACE_GPU_HEADROOM")
+    """The part of the memory a model needs that must stay free beside it, on GPUs and in the machine: 0.1 is a tenth;
+    above 1 it is percent, below 0 none."""
+    confine: bool = Field(True, validation_alias="TOKEN_PLACE_CONFINE")
+    """`off` leaves the embedded engine's process all rights of this user (for drivers that cannot do with less)."""
+    hours: str = Field("", validation_alias="TOKEN_PLACE_HOURS")
+    """When to serve, local time, with commas between: `22:00-07:00` or `sat 10:00-18:00,sun 10:00-18:00`. Left out:
+    always."""
+    on_battery: bool = Field(False, validation_alias="TOKEN_PLACE_ON_BATTERY")
+    """`on` serves also while this machine runs on its battery."""
+    max_cpu: float | None = Field(None, validation_alias="TOKEN_PLACE_MAX_CPU", gt=0)
+    """Pause while other programs use more than this part of the processor, such as 0.5; above 1 it is percent. Left
+    out: never."""
+    max_gpu: float | None = Field(None, validation_alias="TOKEN_PLACE_MAX_GPU", gt=0)
+    """The same for GPUs."""
+    max_temperature: float | None = Field(None, validation_alias="TOKEN_PLACE_MAX_TEMPERATURE", gt=0)
+    """Pause while processor or GPU is hotter than this, in °C. Left out: never."""
     slots: int | None = Field(None, validation_alias="TOKEN_PLACE_SLOTS", ge=1, le=64)
     """How many answers at once."""
     context: int | None = Field(None, validation_alias="TOKEN_PLACE_CONTEXT", ge=128)
@@ -64,6 +104,18 @@ class NodeSettings(BaseSettings):
     """Further phrases, with commas between."""
     moderation_defaults: str = Field("1", validation_alias="CONTENT_MODERATION_INCLUDE_DEFAULTS")
     """`0`, `false`, `no` or `off` leaves the built-in phrases out."""
+    classic: bool = Field(True, validation_alias="TOKEN_PLACE_CLASSIC")
+    """`off`: no requests of the original's protocol. Such requests are sealed more weakly than ours, and only their
+    senders choose that."""
+    classic_pkcs1v15: bool = Field(False, validation_alias="TOKEN_PLACE_CLASSIC_PKCS1V15")
+    """`on` also takes the RSA padding of the original's JavaScript programs (PKCS#1 v1.5), and answers them with it."""
+    operator_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_OPERATOR_TOKEN")
+    """Whose order to replace the keys is obeyed: a gateway with the same token passes it on. `openssl rand -hex 32`
+    makes one."""
+    rotation_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_KEY_ROTATION_TOKEN")
+    """The same, where the variable before it is not set or blank."""
+    former_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
+    """The same again."""
     upstream_key: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_UPSTREAM_KEY")
     """The API key of the server at the engine's URL."""
     models_dir: Path | None = Field(None, validation_alias="TOKEN_PLACE_MODELS_DIR")
@@ -72,13 +124,54 @@ class NodeSettings(BaseSettings):
     """Where the node's identity is kept."""
     mock: bool = Field(False, validation_alias="USE_MOCK_LLM")
     """The original's switch for the echo engine."""
+    status_host: str = Field("127.0.0.1", validation_alias="TOKEN_PLACE_STATUS_HOST")
+    """Where the status page listens. Other machines may look, never pause or resume."""
+    status_port: int = Field(3000, validation_alias="TOKEN_PLACE_STATUS_PORT", ge=0, le=65535)
+    """Port of the status page and `/health`, the next free one when it is taken; 0 switches it off."""
     log_level: str = Field("INFO", validation_alias="TOKENPLACE_LOG_LEVEL")
     """DEBUG, INFO, WARNING or ERROR."""
 
-    @field_validator("relays", "adapters", "vision_models", "embedding_models", "blocklist", mode="before")
+    @field_validator("relays", "upstreams", "fallbacks", "fallback", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return listed(value) if isinstance(value, str) else value
+
+    @field_validator("adapters", "vision_models", "embedding_models", "blocklist", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @field_validator("hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        Hours.parse(value)
+        return value
+
+    def targets(self, flags: Sequence[str] = ()) -> tuple[str, ...]:
+        """The relays to serve: flags (they replace TOKEN_PLACE_RELAYS), then the lists of the environment.
+
+        Raises NoRelay, WireError.
+        """
+        first = [self.first_relay] if self.first_relay and self.first_relay.strip() else []
+        groups = (flags, first, [] if flags else self.relays, self.upstreams, self.fallbacks, self.fallback)
+        return chosen(groups, default=DEFAULT_RELAY, cluster_only=self.cluster_only)
+
+    @property
+    def operator(self) -> str | None:
+        """The operator's token: the first of the three variables that is not blank."""
+        tokens = (self.operator_token, self.rotation_token, self.former_rotation_token)
+        words = (token.get_secret_value().strip() for token in tokens if token is not None)
+        return next(filter(None, words), None)
+
+    @property
+    def named_models(self) -> tuple[str, ...]:
+        """The models by name, in order."""
+        return tuple(word.strip() for word in (self.model or "").split(",") if word.strip())
+
+    @property
+    def named_engines(self) -> tuple[str, ...]:
+        """The engines by name or address, in order."""
+        return tuple(word.strip() for word in self.engine.split(",") if word.strip())
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -99,7 +192,7 @@ class NodeSettings(BaseSettings):
     @property
     def home(self) -> Path:
         """The state directory, the platform's own unless told."""
-        return self.state_dir or Path(platformdirs.user_state_dir("token.place", appauthor=False))
+        return self.state_dir or places.state()
 
     @property
     def weights_dir(self) -> Path:

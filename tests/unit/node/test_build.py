@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tokenplace.errors import EngineError
-from tokenplace.node.build import ECHO, make_engine
+from tokenplace.node.build import ECHO, _dealt_out, make_engine
+from tokenplace.node.engines.several import SeveralEngines
 from tokenplace.node.settings import NodeSettings
 from tokenplace.openai.screening import DEFAULT_PHRASES
 
@@ -91,5 +92,19 @@ def test_lora_files_are_named_as_pairs(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_one_of_three_kinds() -> None:
-    with pytest.raises(EngineError, match="llama, echo or"):
+    with pytest.raises(EngineError, match="llama, echo, auto or"):
         make_engine(settings(TOKEN_PLACE_ENGINE="magic"))
+
+
+def test_several_engines_are_named_with_commas_and_work_as_one() -> None:
+    engine, _ = make_engine(
+        settings(TOKEN_PLACE_ENGINE="http://127.0.0.1:9, http://127.0.0.1:10", TOKEN_PLACE_MODEL="a,b")
+    )
+    assert isinstance(engine, SeveralEngines)
+    assert engine.slots == 4
+
+
+def test_what_the_catalogue_knows_is_ours_and_the_rest_is_the_servers() -> None:
+    names = ["llama-3-8b-instruct", "gpt-3.5-turbo", "hf:a/b/c.gguf", "llama3.2:latest"]
+    assert _dealt_out(names, inside=True, outside=True) == (names[:3], names[3:])
+    assert _dealt_out(names, inside=False, outside=True)[1] == names

@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 
+from stage import free_port
 from tokenplace.errors import WeightsError
+from tokenplace.node.downloads import _loses_encryption
+from tokenplace.node.hub import Hub as HuggingFace
+from tokenplace.node.named import model_named
 from tokenplace.node.weights import (
     Against,
     Held,
     Verified,
     Weights,
-    _loses_encryption,
     default_models_dir,
 )
 from tokenplace.openai.catalogue import (
@@ -48,12 +51,14 @@ class Hub:
         self.script: list[Behaviour] = []
         self.ranges: list[str | None] = []
         self.paths: list[str] = []
+        self.tokens: list[str | None] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.paths.append(self.path)
                 outer.ranges.append(self.headers.get("Range"))
+                outer.tokens.append(self.headers.get("Authorization"))
                 (outer.script.pop(0) if outer.script else properly)(outer, self)
 
             def log_message(self, *_: Any) -> None:
@@ -142,7 +147,8 @@ def slept() -> list[float]:
 
 @pytest.fixture
 def weights(tmp_path: Path, hub: Hub, slept: list[float]) -> Weights:
-    return Weights(tmp_path / "models", hub=hub.url, sleep=slept.append)
+    hugging_face = HuggingFace(endpoint=hub.url, cache=tmp_path / "hf", token="hf_secret")
+    return Weights(tmp_path / "models", hub=hugging_face, sleep=slept.append, patience=5.0)
 
 
 BASE = Catalogue.load().models[1]
@@ -311,15 +317,34 @@ class TestBadDownloads:
         assert slept == [1.0, 2.0, 4.0, 8.0]
 
     def test_a_server_that_is_not_there_is_told(self, tmp_path: Path, hub: Hub, slept: list[float]) -> None:
-        nowhere = replace(entry(hub), source=UrlSource("http://127.0.0.1:1/m.gguf"))
+        nowhere = replace(entry(hub), source=UrlSource(f"http://127.0.0.1:{free_port()}/m.gguf"))
         with pytest.raises(WeightsError, match="ConnectError"):
             Weights(tmp_path, sleep=slept.append).pull(nowhere)
 
-    @pytest.mark.parametrize(("status", "hint"), [(401, "accept terms"), (404, "not there any more"), (418, "418")])
+    @pytest.mark.parametrize(("status", "hint"), [(401, "log in"), (404, "not there any more"), (418, "418")])
     def test_a_refusal_says_what_to_do(self, hub: Hub, weights: Weights, status: int, hint: str) -> None:
         hub.script = [says(status)]
         with pytest.raises(WeightsError, match=hint):
             weights.pull(entry(hub))
+
+    def test_a_server_that_stops_in_the_middle_without_hanging_up_is_cut_off_and_asked_for_the_rest(
+        self, tmp_path: Path, hub: Hub
+    ) -> None:
+        go_on = threading.Event()
+
+        def stall(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.send_header("ETag", '"v1"')
+            handler.send_header("Content-Length", str(len(DATA)))
+            handler.end_headers()
+            handler.wfile.write(DATA[:1_000_000])
+            go_on.wait(20)
+            handler.close_connection = True
+
+        hub.script = [stall]
+        weights = Weights(tmp_path / "models", sleep=lambda _: go_on.set(), patience=1.0)
+        assert weights.pull(entry(hub)).path.read_bytes() == DATA
+        assert hub.ranges[:2] == [None, "bytes=1000000-"]
 
     def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(self, hub: Hub, weights: Weights) -> None:
         hub.script = [announces(10**18)]
@@ -368,6 +393,144 @@ class TestTheHub:
         with pytest.raises(WeightsError, match="Nobody says"):
             weights.pull(on_the_hub())
         assert names(weights) == {f"{NAME}.bad"}
+
+    def test_a_file_in_a_folder_of_a_repository_keeps_its_place_there(self, hub: Hub, weights: Weights) -> None:
+        self.hub_redirect(hub, SHA)
+        wanted = model_named(Catalogue.load(), "hf:owner/repo-GGUF/Q4/m-00.gguf@v1.0")
+        got = weights.pull(wanted)
+        assert hub.paths[0] == "/owner/repo-GGUF/resolve/v1.0/Q4/m-00.gguf"
+        assert got.path.name == "owner--repo-GGUF--v1.0--Q4--m-00.gguf"
+        assert weights.others(set()) == [("hf:owner/repo-GGUF/Q4/m-00.gguf@v1.0", len(DATA))]
+
+    def test_the_token_goes_to_the_hub_and_to_nobody_it_leads_to(self, hub: Hub, weights: Weights) -> None:
+        storage = Hub()
+        try:
+            hub.script = [says(302, Location=f"{storage.url}/blob".replace("127.0.0.1", "localhost"))]
+            weights.pull(on_the_hub(sha256=SHA))
+            assert (hub.tokens, storage.tokens) == (["Bearer hf_secret"], [None])
+        finally:
+            storage.close()
+
+    @pytest.mark.parametrize(
+        ("status", "code", "hint"),
+        [
+            (403, "GatedRepo", "terms accepted.*HF_TOKEN"),
+            (404, "EntryNotFound", "no such file"),
+            (404, "RevisionNotFound", "no such revision"),
+            (401, "RepoNotFound", "HF_TOKEN does not open it"),
+            (401, "", "HF_TOKEN"),
+        ],
+    )
+    def test_what_the_hub_refuses_is_told_with_what_to_do(
+        self, hub: Hub, weights: Weights, status: int, code: str, hint: str
+    ) -> None:
+        hub.script = [says(status, X_Error_Code=code)]
+        with pytest.raises(WeightsError, match=hint) as told:
+            weights.pull(on_the_hub())
+        assert "hf_secret" not in str(told.value)
+
+    def in_the_cache(self, tmp_path: Path, *, revision: str = "abc", data: bytes = DATA, digest: str = SHA) -> Path:
+        """A file as other programs leave it there."""
+        repo = tmp_path / "hf" / "models--owner--repo-GGUF"
+        blob = repo / "blobs" / digest
+        blob.parent.mkdir(parents=True)
+        blob.write_bytes(data)
+        shown = repo / "snapshots" / revision / NAME
+        shown.parent.mkdir(parents=True)
+        shown.symlink_to(blob)
+        return shown
+
+    def test_what_another_program_brought_into_the_hub_s_cache_is_used_where_it_lies(
+        self, tmp_path: Path, hub: Hub, weights: Weights
+    ) -> None:
+        shown = self.in_the_cache(tmp_path)
+        assert weights.ensure(on_the_hub()) == Verified(shown, SHA, Against.DOWNLOAD)
+        assert hub.paths == []
+
+    def test_a_cached_file_of_another_revision_counts_when_its_digest_is_the_catalogue_s(
+        self, tmp_path: Path, hub: Hub, weights: Weights
+    ) -> None:
+        self.in_the_cache(tmp_path, revision="def")
+        assert weights.state(on_the_hub()) is Held.ABSENT
+        assert weights.ensure(on_the_hub(sha256=SHA)).against is Against.CATALOGUE
+
+    def test_a_cached_file_that_is_not_what_it_is_called_is_not_loaded(
+        self, tmp_path: Path, hub: Hub, weights: Weights
+    ) -> None:
+        self.in_the_cache(tmp_path, data=DATA[:-1] + b"?")
+        with pytest.raises(WeightsError, match="It was not loaded"):
+            weights.ensure(on_the_hub())
+
+    def test_a_cached_file_is_not_ours_to_remove(self, tmp_path: Path, weights: Weights) -> None:
+        shown = self.in_the_cache(tmp_path)
+        with pytest.raises(WeightsError, match="another program"):
+            weights.remove(on_the_hub())
+        assert shown.exists()
+
+
+class TestADigestByHand:
+    def test_it_decides_where_nobody_else_says(self, hub: Hub, weights: Weights) -> None:
+        got = weights.pull(entry(hub, sha256=None), sha256=f"SHA256:{SHA.upper()}")
+        assert (got.digest, got.against) == (SHA, Against.GIVEN)
+
+    def test_another_file_is_set_aside(self, hub: Hub, weights: Weights) -> None:
+        with pytest.raises(WeightsError, match="set aside"):
+            weights.pull(entry(hub, sha256=None), sha256="0" * 64)
+
+    def test_it_cannot_speak_against_the_catalogue(self, hub: Hub, weights: Weights) -> None:
+        with pytest.raises(WeightsError, match="The catalogue says"):
+            weights.pull(entry(hub), sha256="0" * 64)
+        assert hub.paths == []
+
+    def test_what_is_none_is_said(self, hub: Hub, weights: Weights) -> None:
+        with pytest.raises(WeightsError, match="64 characters"):
+            weights.pull(entry(hub), sha256="abc")
+
+
+class TestRemoving:
+    def test_everything_of_the_model_goes(self, hub: Hub, weights: Weights) -> None:
+        weights.pull(entry(hub))
+        (weights.directory / f"{NAME}.part").write_bytes(b"begun again")
+        assert weights.remove(entry(hub)) > len(DATA)
+        assert names(weights) == set()
+        assert weights.state(entry(hub)) is Held.ABSENT
+
+    def test_nothing_to_remove_is_said(self, hub: Hub, weights: Weights) -> None:
+        with pytest.raises(WeightsError, match="is not in"):
+            weights.remove(entry(hub))
+
+
+class TestNames:
+    catalogue = Catalogue.load()
+
+    def test_an_id_of_the_catalogue_is_itself(self) -> None:
+        assert model_named(self.catalogue, BASE.id) == BASE
+
+    def test_two_repositories_with_a_file_of_one_name_do_not_meet(self) -> None:
+        one, two = (model_named(self.catalogue, f"hf:{owner}/repo/m.gguf") for owner in ("one", "two"))
+        assert one.file.name != two.file.name
+        assert one.id == two.id == "m"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "hf:owner/repo",
+            "hf:owner//m.gguf",
+            "hf:owner/repo/readme.md",
+            "hf:owner/repo/../../m.gguf",
+            "https://models.example/m.bin",
+            "http://models.example/m.gguf",
+            "https://[models/m.gguf",
+        ],
+    )
+    def test_what_names_no_model_file_is_told_apart(self, name: str) -> None:
+        with pytest.raises(WeightsError):
+            model_named(self.catalogue, name)
+
+    def test_no_name_leads_out_of_the_models_directory(self) -> None:
+        for name in ("https://models.example/%2e%2e%2fm.gguf", "https://models.example/..%2F..%2Fm.gguf"):
+            with contextlib.suppress(WeightsError):
+                assert "/" not in model_named(self.catalogue, name).file.name
 
 
 class TestFindingAndChecking:

@@ -13,8 +13,9 @@ from tokenplace.errors import EngineCrashed, EngineError
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Offered
 from tokenplace.node.api import NodeApi
+from tokenplace.node.outbox import GATHER
 from tokenplace.node.runs import Run, Runs
-from tokenplace.node.worker import GATHER, Worker
+from tokenplace.node.worker import Worker
 from tokenplace.openai.calls import Call
 from tokenplace.sealing.exchange import MAX_RECORD_DATA, open_request, seal_request
 from tokenplace.sealing.keys import KeyRing, SealingPrivateKey
@@ -71,11 +72,17 @@ class Bench:
         self.end = NodeEnd()
         self.end._open.add(Sid(1))
         self.runs.link_up(self.end)
-        self.answered: list[tuple[Outcome, int]] = []
-        self.worker = Worker(
-            cast("NodeApi", self.api), self.runs, now, lambda outcome, tokens: self.answered.append((outcome, tokens))
-        )
+        self.watched: list[Callable[[], dict[str, Any]]] = []
+        self.worker = Worker(cast("NodeApi", self.api), self.runs, now, lambda _run, usage: self.watched.append(usage))
         self.run = cast("Run", self.runs.offered(self.end, Offered(Sid(1), self.sealed), now()))
+
+    @property
+    def answered(self) -> list[tuple[str, int]]:
+        """(outcome, tokens as its owner may ask for them) of an answer that reached an end of its own."""
+        ended = self.run.ended
+        if ended is None or ended.code == Outcome.CANCELLED:
+            return []
+        return [(ended.code, usage()["completion_tokens"]) for usage in self.watched]
 
     def start(self) -> asyncio.Task[None]:
         return asyncio.ensure_future(self.worker.answer(self.run, open_request(self.sealed, RING, now_ms=NOW_MS)))

@@ -71,8 +71,9 @@ Screen = Callable[[Sequence[str]], None]
 class NodeApi:
     """OpenAI's API over one engine.
 
-    `traits` says what the engine can do; `aliases`, `adapters` and `stands_in_for` are names beyond the engine's own
-    (see `Names`); `screen` may refuse words; `now` is unix seconds.
+    `traits` says what the engine can do, `traits_of` what single models of it can where they differ; `aliases`,
+    `adapters` and `stands_in_for` are names beyond the engine's own (see `Names`); `screen` may refuse words; `now` is
+    unix seconds.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class NodeApi:
         engine: Engine,
         *,
         traits: Traits | None = None,
+        traits_of: Mapping[str, Traits] | None = None,
         aliases: Mapping[str, str] | None = None,
         adapters: Iterable[AdapterEntry] = (),
         stands_in_for: Collection[str] = (),
@@ -88,7 +90,12 @@ class NodeApi:
     ) -> None:
         self._engine = engine
         self._names = Names(
-            engine, traits or Traits(), aliases=aliases or {}, adapters=adapters, stands_in_for=stands_in_for
+            engine,
+            traits or Traits(),
+            aliases=aliases or {},
+            adapters=adapters,
+            stands_in_for=stands_in_for,
+            traits_of=traits_of,
         )
         self._screen = screen
         self._now = now

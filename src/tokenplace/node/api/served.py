@@ -28,7 +28,8 @@ class Names:
 
     `aliases` are further names of served models. `adapters` ride on served models: those with LoRA weights are on the
     engine's own list, those with a charter only need their base there. `stands_in_for` are names that the engine's
-    first model answers to though it is another one; its answers say which.
+    first model answers to though it is another one; its answers say which. `traits_of` are those of single models, by
+    the engine's name, where several engines differ.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Names:
         aliases: Mapping[str, str],
         adapters: Iterable[AdapterEntry],
         stands_in_for: Collection[str],
+        traits_of: Mapping[str, Traits] | None = None,
     ) -> None:
         self._engine = engine
         self._traits = traits
+        self._traits_of = dict(traits_of or {})
         self._aliases = dict(aliases)
         self._adapters = {adapter.id: adapter for adapter in adapters}
         self._stands_in_for = frozenset(stands_in_for)
@@ -65,7 +68,7 @@ class Names:
         return [id for id, adapter in self._adapters.items() if adapter.file is None and adapter.base in served]
 
     def _meant(self, id: str, card: ModelCard, charter: str | None) -> Meant:
-        traits = self._traits
+        traits = self._traits_of.get(card.id, self._traits)
         traits = replace(
             traits,
             max_choices=self._engine.slots if traits.max_choices is None else traits.max_choices,

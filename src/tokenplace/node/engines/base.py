@@ -51,7 +51,7 @@ class Engine(Protocol):
 
     @property
     def models(self) -> Sequence[ModelCard]:
-        """What it serves, as it stands on the node's card."""
+        """What it serves, as it stands on the node's card. It may change while the engine runs."""
 
     @property
     def ready(self) -> bool:

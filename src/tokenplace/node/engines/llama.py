@@ -12,59 +12,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
-import os
-import re
 import secrets
-import shutil
-import signal
 import sys
-import tempfile
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import structlog
 
 from tokenplace.errors import EngineCrashed, EngineError
 from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
+from tokenplace.node.engines.child import SOCKET, Child, start_child
+from tokenplace.node.engines.confine import Guards
 from tokenplace.node.engines.dialect import WithoutProgress, asking_for_progress, decodes
 from tokenplace.node.engines.endpoint import Endpoint
 from tokenplace.node.engines.llama_child import ChildConfig
+from tokenplace.node.guardrail import Device, Guardrail
+from tokenplace.node.hardware import Sensors
+from tokenplace.node.memory import Load, Sizing
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
 
 log = structlog.get_logger()
 
-SUN_PATH_MAX = 100
-"""Characters of a unix socket's path that every system takes (Linux 107, macOS 103)."""
-
-SOCKET = "llama.sock"
-"""llama.cpp knows a unix socket by this ending."""
-
-_COMPLAINT = re.compile(r"[\d.]+ E (\w+ +)?\w+(\(\))?: (error loading model: )?(?P<cause>.+)")
-
-STOP_GRACE = 2.0
-"""Seconds between closing the child's pipe and killing it."""
-
 SETTLED = 60.0
 """Seconds after which a child counts as healthy, and its next crash is restarted at once again."""
 
-STDERR_KEPT = 8192
-"""Bytes of the child's last words while it loads."""
 
-
-def default_threads() -> int:
+def default_threads(cores: int | None = None) -> int:
     """One thread fewer than the cores this process may use, at least one.
 
     llama.cpp's workers spin: with as many threads as cores, one other busy process makes decoding three times slower.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, (Sensors().cores() if cores is None else cores) - 1)
+
+
+def suitable_slots(cores: int, *, gpu: bool) -> int:
+    """How many answers to give at once: batching shares one reading of the weights, until arithmetic is the bound."""
+    if gpu:
+        return 8
+    return 4 if cores <= 8 else 8
 
 
 def suitable_batch(weights: int, threads: int, slots: int, *, gpu: bool) -> int:
@@ -104,7 +93,7 @@ class LlamaOptions:
     cache_ram_mib: int = 512
     """Bound of the prompt cache where `reuse_prompts` is on; llama.cpp's own default is 8 GiB."""
     gpu_layers: int | None = None
-    """None lets llama.cpp fit the model to the free memory of the GPU; 0 keeps to the CPU."""
+    """Where there is no guardrail: None lets llama.cpp fit the model to the GPU's free memory; 0 keeps to the CPU."""
     vision: Path | None = None
     """The projector file (mmproj) of a model that looks at images."""
     adapters: Mapping[ModelId, Path] = field(default_factory=dict)
@@ -113,6 +102,16 @@ class LlamaOptions:
     """Serve /v1/embeddings too (mean of the token vectors); inputs are limited to `batch` tokens."""
     start_timeout: float = 600.0
     """Seconds a load may take: a big model comes from a slow disk."""
+    look_every: float = 3.0
+    """Seconds between two looks whether the child still answers."""
+    hung_after: float = 10.0
+    """Seconds without an answer, twice over, after which the child counts as hung and is killed. Its HTTP threads
+    answer at once however long it computes."""
+    stuck_after: float = 300.0
+    """Seconds after which it is killed because it computes no next batch: each takes about half a second, a picture
+    on a slow processor a minute."""
+    confined: bool = True
+    """Take away every right that the child does not need, as far as this system can."""
     tcp: bool = sys.platform == "win32"
     """A free port on 127.0.0.1 instead of a unix socket; the random key is then the only lock."""
 
@@ -120,22 +119,32 @@ class LlamaOptions:
 class LlamaEngine:
     """One model file in one child process. `card` is how the node's card shows it."""
 
-    def __init__(self, model: Path, card: ModelCard, options: LlamaOptions | None = None) -> None:
+    def __init__(
+        self, model: Path, card: ModelCard, options: LlamaOptions | None = None, guardrail: Guardrail | None = None
+    ) -> None:
         self._model = model
         self._card = card
         self._options = options or LlamaOptions()
+        self._guardrail = guardrail
         self._adapters = tuple(self._options.adapters)
         self._key = secrets.token_urlsafe(24)
         self._readiness = Readiness()
-        self._home: Path | None = None
         self._endpoint: Endpoint | None = None
-        self._process: Process | None = None
+        self._child: Child | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self.sizing: Sizing | None = None
+        """What the guardrail decided when the model was loaded last."""
+        self._devices: tuple[Device, ...] = ()
 
     @property
     def slots(self) -> int:
         """How many answers it decodes together."""
-        return self._options.slots
+        return self._options.slots if self.sizing is None else self.sizing.slots
+
+    @property
+    def guards(self) -> Guards:
+        """Which rights the child has given up; none while there is no child."""
+        return Guards() if self._child is None else self._child.guards
 
     @property
     def models(self) -> Sequence[ModelCard]:
@@ -150,12 +159,12 @@ class LlamaEngine:
     @property
     def pid(self) -> int | None:
         """The child's process id, None while there is none."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return self._child.process.pid if self._child is not None and self._child.alive else None
 
     @property
     def socket(self) -> Path | None:
         """Where the child listens, None over TCP or while the engine is stopped."""
-        return None if self._home is None else self._home / SOCKET
+        return None if self._child is None or self._child.home is None else self._child.home / SOCKET
 
     async def wait_ready(self, ready: bool = True) -> None:
         """See `Engine.wait_ready`."""
@@ -182,13 +191,12 @@ class LlamaEngine:
         if watcher is not None:
             watcher.cancel()
             await asyncio.wait([watcher])
-        process, self._process = self._process, None
-        if process is not None:
-            await _end(process)
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end()
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             await endpoint.close()
-        self._leave_home()
 
     @asynccontextmanager
     async def open(self, path: str, body: JsonObject) -> AsyncIterator[EngineAnswer]:
@@ -220,92 +228,93 @@ class LlamaEngine:
             ]
         return prepared
 
-    def _config(self) -> ChildConfig:
+    def fits(self) -> bool:
+        """Whether it could be loaded now, no worse than the last time."""
+        try:
+            sizing = self.size(self._devices)
+        except EngineError:
+            return False
+        if sizing is None:
+            return True
+        before = self.sizing
+        wanted = (self._options.slots, self._options.context, 0)
+        if before is not None:
+            wanted = (before.slots, before.context, before.gpu_layers)
+        return all(
+            now >= then for now, then in zip((sizing.slots, sizing.context, sizing.gpu_layers), wanted, strict=True)
+        )
+
+    def size(self, devices: Sequence[Device] = ()) -> Sizing | None:
+        """What the guardrail would decide now. Raises EngineError when there is no room; None without a guardrail."""
+        if self._guardrail is None:
+            return None
         options = self._options
-        threads = options.threads or default_threads()
-        weights = self._model.stat().st_size
+        batch = options.batch or self._batch(options.slots, gpu=bool(devices))
+        return self._guardrail.size(Load(options.slots, options.context, batch), devices)
+
+    def _batch(self, slots: int, *, gpu: bool) -> int:
+        threads = self._options.threads or default_threads()
+        return suitable_batch(self._model.stat().st_size, threads, slots, gpu=gpu)
+
+    def _config(self, devices: Sequence[Device], home: Path | None) -> ChildConfig:
+        options = self._options
+        self._devices = tuple(devices)
+        self.sizing = sizing = self.size(devices)
+        if sizing is not None:
+            log.info("engine_sized", told=sizing.sentence)
+        slots = options.slots if sizing is None else sizing.slots
+        layers = options.gpu_layers if sizing is None else sizing.gpu_layers
         return ChildConfig(
             model=str(self._model.resolve()),
             key=self._key,
-            socket=None if self.socket is None else str(self.socket),
-            slots=options.slots,
-            context=options.context,
-            threads=threads,
-            batch=options.batch or suitable_batch(weights, threads, options.slots, gpu=bool(options.gpu_layers)),
+            socket=None if home is None else str(home / SOCKET),
+            slots=slots,
+            context=options.context if sizing is None else sizing.context,
+            threads=options.threads or default_threads(),
+            batch=options.batch or self._batch(slots, gpu=bool(layers)),
             reuse_prompts=options.reuse_prompts,
             cache_ram_mib=options.cache_ram_mib,
-            gpu_layers=options.gpu_layers,
+            gpu_layers=layers,
+            split=() if sizing is None else sizing.split,
             vision=None if options.vision is None else str(options.vision.resolve()),
             adapters=tuple(str(path.resolve()) for path in options.adapters.values()),
             embeddings=options.embeddings,
         )
 
-    def _leave_home(self) -> None:
-        home, self._home = self._home, None
-        if home is not None:
-            shutil.rmtree(home, ignore_errors=True)
-
     async def _spawn(self) -> None:
         """One child, warm, in a directory of its own. Raises EngineError; then no process is left."""
-        self._leave_home()
-        # -P: a file called xllamacpp.py in the working directory is not the library.
-        # A session of its own: Ctrl-C in the terminal is for the node, which lets its answers end first.
+        options = self._options
+        child = await start_child(
+            self._model.name, self._config, timeout=options.start_timeout, tcp=options.tcp, confined=options.confined
+        )
         try:
-            self._home = None if self._options.tcp else _private_directory()
-            config = self._config()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child",
-                stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise EngineError(f"The model {self._model.name} cannot be loaded: {error}") from error
-        try:
-            address = await self._loaded(process, config)
             if self._endpoint is not None:
                 await self._endpoint.close()
-            root = address if config.socket is None else "http://llama"
-            self._endpoint = Endpoint(root, key=self._key, socket=config.socket)
-            self._process = process
+            root = child.address if child.home is None else "http://llama"
+            self._endpoint = Endpoint(root, key=self._key, socket=child.config.socket)
             self._card = replace(self._card, context=(await self._ask_slots())[0]["n_ctx"])
         except BaseException:
-            await _end(process)
+            await child.end()
             raise
-
-    async def _loaded(self, process: Process, config: ChildConfig) -> str:
-        """Hand the configuration over and wait for the child's one line. Returns its address."""
-        stdin = cast("asyncio.StreamWriter", process.stdin)  # pipes all three, as _spawn asked for
-        stdout, stderr = cast("asyncio.StreamReader", process.stdout), cast("asyncio.StreamReader", process.stderr)
-        try:
-            async with asyncio.timeout(self._options.start_timeout), asyncio.TaskGroup() as group:
-                last_words = group.create_task(_tail_of(stderr))
-                stdin.write(config.line())
-                line = await stdout.readline()
-                report = json.loads(line) if line else {}
-                if "ready" in report:
-                    last_words.cancel()  # its end cannot be waited for: under uvloop the child holds a second copy
-        except TimeoutError:
-            raise EngineError(
-                f"{self._model.name} was not loaded after {self._options.start_timeout:.0f} s; "
-                "use a smaller model or a faster disk."
-            ) from None
-        if "ready" in report:
-            return str(report["ready"])
-        reason = _reason(last_words.result()) or report.get("error") or _ending(await process.wait())
-        raise EngineError(f"The model {self._model.name} cannot be loaded: {reason}")
+        self._child = child
+        if child.guards.lacking:
+            log.info("engine_confined", told=child.guards.sentence())
 
     async def _keep_alive(self) -> None:
-        """Start the child again whenever it ends. Cancelled by `stop`."""
+        """Start the child again whenever it ends or hangs. Cancelled by `stop`."""
         loop = asyncio.get_running_loop()
         waits = pauses()
         while True:
-            since = loop.time()
-            if self._process is not None:
-                status = await self._process.wait()
+            since = ended = loop.time()
+            if self._child is not None:
+                status = await self._ended(self._child)
                 self._readiness.set(False)
                 log.warning("engine_crashed", status=status, lived_s=round(loop.time() - since))
+                ended = loop.time()
+                await self._child.end()
             if loop.time() - since > SETTLED:
                 waits = pauses()
-            self._process = None
+            self._child = None
             await asyncio.sleep(next(waits))
             try:
                 await self._spawn()
@@ -313,51 +322,40 @@ class LlamaEngine:
                 log.warning("engine_start_failed", reason=error.message)
             else:
                 self._readiness.set(True)
-                log.info("engine_restarted")
+                log.info("engine_restarted", after_s=round(loop.time() - ended, 2))
 
+    async def _ended(self, child: Child) -> int:
+        """Wait until the child ends, and see to it that one that hangs does. Returns its exit status."""
+        options = self._options
+        waiting = {
+            asyncio.create_task(child.process.wait(), name="engine-ends"),
+            asyncio.create_task(self._silent("/health", options.hung_after), name="engine-hangs"),
+            asyncio.create_task(self._silent("/slots", options.stuck_after), name="engine-sticks"),
+        }
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if child.alive:
+                log.warning("engine_hung")
+                self._readiness.set(False)
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+            return await child.process.wait()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
 
-def _private_directory() -> Path:
-    """A new directory that only this user enters, with a path short enough for a unix socket in it."""
-    home = Path(tempfile.mkdtemp(prefix="tp-"))
-    if len(str(home / SOCKET)) > SUN_PATH_MAX:
-        home.rmdir()
-        home = Path(tempfile.mkdtemp(prefix="tp-", dir=f"{os.sep}tmp"))
-    return home
-
-
-async def _tail_of(stream: asyncio.StreamReader) -> bytes:
-    """Read to the end, keep the last bytes."""
-    tail = b""
-    while chunk := await stream.read(4096):
-        tail = (tail + chunk)[-STDERR_KEPT:]
-    return tail
-
-
-def _reason(last_words: bytes) -> str:
-    """The first complaint of llama.cpp, which names the cause, without its time stamp and function names."""
-    for line in last_words.decode(errors="replace").splitlines():
-        if found := _COMPLAINT.match(line):
-            return found["cause"]
-    return ""
-
-
-def _ending(status: int) -> str:
-    """An exit status for people, with the usual cause where there is one."""
-    if status >= 0:
-        return f"exit status {status}"
-    name = signal.Signals(-status).name
-    causes = {"SIGKILL": "not enough memory, most often", "SIGILL": "this build wants a newer processor"}
-    return f"the process was ended by {name}" + (f" ({causes[name]})" if name in causes else "")
-
-
-async def _end(process: Process) -> None:
-    """Close the pipe, wait a little, kill. Returns when the process is gone."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        async with asyncio.timeout(STOP_GRACE):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    async def _silent(self, path: str, patience: float) -> None:
+        """Return when the child has not answered twice: once may be this machine waking up."""
+        missed = 0
+        while missed < 2:
+            await asyncio.sleep(self._options.look_every)
+            if self._endpoint is None:
+                continue
+            try:
+                await self._endpoint.get_json(path, timeout=patience)
+                missed = 0
+            except EngineCrashed:
+                continue  # it has just died, which is noticed elsewhere
+            except EngineError:
+                missed += 1

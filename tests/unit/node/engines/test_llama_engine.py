@@ -121,6 +121,15 @@ class TestBadFiles:
         with pytest.raises(EngineError, match=r"junk\.gguf cannot be loaded: invalid magic"):
             await LlamaEngine(path, CARD, SMALL).start()
 
+    async def test_the_reason_is_told_however_many_fail_at_once(self, tmp_path: Path) -> None:
+        """llama.cpp's log is written by a thread of its own, which is late when the machine is busy."""
+        path = tmp_path / "junk.gguf"
+        path.write_bytes(b"this is not a model at all")
+        told = await asyncio.gather(*(LlamaEngine(path, CARD, SMALL).start() for _ in range(6)), return_exceptions=True)
+        assert {str(each) for each in told} == {
+            "The model junk.gguf cannot be loaded: invalid magic characters: 'this', expected 'GGUF'"
+        }
+
     @pytest.mark.model
     async def test_a_file_that_was_cut_is_told_as_incomplete(self, tmp_path: Path, model_file: Path) -> None:
         path = tmp_path / "cut.gguf"
@@ -169,8 +178,13 @@ class TestOneModel:
         assert psutil.Process(engine.pid).cmdline()[1:] == ["-P", "-m", "tokenplace.node.engines.llama_child"]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-    async def test_the_child_can_print_nothing_once_it_serves(self, engine: LlamaEngine) -> None:
+    async def test_the_child_can_print_nothing_once_it_serves(self, model_file: Path) -> None:
+        engine = LlamaEngine(
+            model_file, CARD, replace(SMALL, confined=False)
+        )  # a confined one shows only root its files
+        await engine.start()
         assert {Path(f"/proc/{engine.pid}/fd/{number}").readlink() for number in (1, 2)} == {Path(os.devnull)}
+        await engine.stop()
 
     @pytest.mark.parametrize(
         ("path", "field"), [("/v1/completions", "prompt"), ("/v1/responses", "input"), (CHAT, "messages")]
@@ -184,9 +198,11 @@ class TestOneModel:
         async with engine.open(path, body), asyncio.timeout(10):
             while not await engine.busy_slots():
                 await asyncio.sleep(0.01)
-        async with asyncio.timeout(2):  # two batches
+        async with asyncio.timeout(60):
             while await engine.busy_slots():
                 await asyncio.sleep(0.01)
+        computed = [slot.get("n_prompt_tokens", 0) for slot in await engine._ask_slots()]
+        assert max(computed) < 500, "all 600 tokens were computed for nobody"
 
     async def test_progress_events_stay_between_us_and_llama_cpp(self, engine: LlamaEngine) -> None:
         body = {**ENDLESS, "max_tokens": 2, "messages": [{"role": "user", "content": "apple pear plum " * 60}]}
@@ -401,7 +417,7 @@ def noise_adapter(path: Path, rank: int = 4, width: int = 576) -> None:
 def a_config(model: str, adapters: tuple[str, ...] = ()) -> ChildConfig:
     return ChildConfig(
         model=model, key="the key", socket=None, slots=1, context=512, threads=1, batch=64,
-        reuse_prompts=False, cache_ram_mib=0, gpu_layers=0, vision=None, adapters=adapters, embeddings=False,
+        reuse_prompts=False, cache_ram_mib=0, gpu_layers=0, split=(), vision=None, adapters=adapters, embeddings=False,
     )  # fmt: skip
 
 
@@ -410,7 +426,7 @@ async def a_child(config: ChildConfig) -> Process:
         sys.executable, "-P", "-m", "tokenplace.node.engines.llama_child", stdin=PIPE, stdout=PIPE
     )
     assert child.stdin is not None
-    child.stdin.write(config.line())
+    child.stdin.write(b'{"confine": true, "network": true}\n' + config.line())
     return child
 
 

@@ -1,0 +1,1 @@
+"""What `tokenplace doctor` looks at: one function per thing, each giving findings. Nothing here prints."""

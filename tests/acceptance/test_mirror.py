@@ -1,0 +1,20 @@
+"""What a real relay shows under a node's id, looked at by the node it belongs to and by one whose key was copied."""
+
+from __future__ import annotations
+
+from stage import Stage, get_json, nodes_at
+from tokenplace.node.mirror import Alarm, Mirror
+from tokenplace.wire.card import Card
+from tokenplace.wire.ids import NodeId
+
+
+async def test_a_relay_is_asked_for_the_card_it_shows(stage: Stage) -> None:
+    relay = stage.relay()
+    stage.node(relay)
+    me = NodeId(nodes_at(relay)[0]["node"])
+    (shown,) = get_json(f"{relay.url}/relay/v2/nodes?node={me}")["nodes"]
+    owner = Mirror(me)
+    owner.made(Card.parse(shown["card"]))
+    assert await owner.look(relay.url) is None
+    assert await Mirror(me).look(relay.url) is Alarm.STOLEN
+    assert await Mirror(NodeId("a" * 32)).look(relay.url) is None
