@@ -16,13 +16,17 @@
     │   ├── NodeUnknown          the node is not connected here
     │   ├── JobUnknown           no such job at this node
     │   ├── QueueFull            too much waits already; carries retry_after
-    │   └── Draining             the relay is going away; carries retry_after
+    │   ├── Draining             the relay is going away; carries retry_after
+    │   └── StoreUnavailable     the relay's replicas cannot reach each other now; carries retry_after
     ├── RelayUnreachable         no relay answered
     ├── NoNode                   no node serves that model now
     ├── JobFailed                a job ended without an answer; `outcome` names how
     ├── EngineError              the model runtime failed
     │   └── EngineCrashed        … and its process is gone
     ├── WeightsError             a model file is missing, incomplete or not what the catalogue says
+    ├── ConfigError              a configuration file or dotenv file cannot be used
+    ├── SignatureError           a signature or its key cannot be read, so nothing was checked
+    │   └── WrongSignature       … or it was checked, and the file is not what was signed
     └── ApiError                 an answer in OpenAI's error shape (HTTP status, type, param, code)
 
 `code` is stable and safe to match on; the message is for people and says what to do next.
@@ -168,6 +172,13 @@ class Draining(Refused):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class StoreUnavailable(Refused):
+    """This relay cannot reach its other replicas now, and the node is at one of them; try again shortly."""
+
+    code = "store_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
 class RelayUnreachable(TokenPlaceError):
     """No relay could be reached; check the address and the network."""
 
@@ -207,6 +218,24 @@ class WeightsError(TokenPlaceError):
     """A model file is missing, incomplete or not the one the catalogue names."""
 
     code = "weights_error"
+
+
+class ConfigError(TokenPlaceError):
+    """A configuration file or dotenv file cannot be used."""
+
+    code = "bad_config"
+
+
+class SignatureError(TokenPlaceError):
+    """The signature could not be checked."""
+
+    code = "signature_unreadable"
+
+
+class WrongSignature(SignatureError):
+    """The file is not what was signed, or another key signed it; do not use it."""
+
+    code = "wrong_signature"
 
 
 class ApiError(TokenPlaceError):

@@ -1,8 +1,10 @@
 /** Chromium, a relay that serves the page, and what the tests do with them. */
+import { execFile } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { type Browser, type BrowserContextOptions, chromium, type Locator, type Page } from 'playwright-core'
 import { expect } from 'vitest'
-import { nodesAt, type Program, Stage, until } from '../../clients/typescript/tests/stage.ts'
+import { nodesAt, type Program, PYTHON, Stage, until } from '../../clients/typescript/tests/stage.ts'
 
 export { nodesAt, type Program, Stage, until }
 
@@ -104,6 +106,16 @@ export class Visit {
     await this.page.context().close()
     expect(this.faults).toEqual([])
   }
+}
+
+/** A voucher for a node, made as the how-to says, and who signed it. */
+export async function vouched(home: string, node: string): Promise<{ issuer: string; voucher: string }> {
+  const command = ['-m', 'tokenplace.cli.main', 'voucher', 'make', node]
+  const env = { ...process.env, TOKEN_PLACE_STATE_DIR: home }
+  const { stdout } = await promisify(execFile)(PYTHON, command, { env })
+  const [body = ''] = stdout.split('.')
+  const { issuer } = JSON.parse(Buffer.from(body, 'base64url').toString()) as { issuer: string }
+  return { issuer, voucher: stdout.trim() }
 }
 
 /** No answer is open at any node of that relay. */

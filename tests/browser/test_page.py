@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from tokenplace.web.page import App, create_page
 
 SITE = Path(__file__).parents[2] / "src" / "tokenplace" / "web" / "site"
-NAMES = sorted(str(file.relative_to(SITE)) for file in SITE.rglob("*") if file.is_file() and file.name != "index.html")
+NAMES = sorted(str(file.relative_to(SITE)) for file in SITE.rglob("*") if file.is_file() and file.suffix != ".html")
+PAGES = {"/": "index.html", "/community": "community.html"}
 
 
 async def ask(app: App, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -33,13 +35,14 @@ async def ask(app: App, path: str, method: str = "GET", **headers: str) -> tuple
     return start["status"], answered, body["body"]
 
 
-async def test_the_page_itself_is_asked_for_again_each_time() -> None:
-    status, headers, body = await ask(create_page(), "/")
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_itself_is_asked_for_again_each_time(path: str) -> None:
+    status, headers, body = await ask(create_page(), path)
     assert status == 200
     assert headers["content-type"] == "text/html; charset=utf-8"
     assert headers["cache-control"] == "no-cache"
-    assert body == (SITE / "index.html").read_bytes()
-    assert (await ask(create_page(), "/", if_none_match=headers["etag"]))[0] == 304
+    assert body == (SITE / PAGES[path]).read_bytes()
+    assert (await ask(create_page(), path, if_none_match=headers["etag"]))[0] == 304
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,19 +114,36 @@ async def test_the_policy_leaves_no_way_out() -> None:
         part.split(" ", 1) for part in (await ask(create_page(), "/"))[1]["content-security-policy"].split("; ")
     )
     assert policy["default-src"] == "'none'"
-    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["style-src"] == policy["connect-src"] == "'self'"
+    assert re.fullmatch(r"'self' 'sha256-[^']+'", policy["script-src"])
     assert policy["require-trusted-types-for"] == "'script'"
     assert "unsafe" not in str(policy)
     assert "http" not in str(policy)
 
 
-async def test_scripts_and_styles_are_named_with_their_hashes_and_none_is_inline() -> None:
-    page = (SITE / "index.html").read_text("utf-8")
-    tags = re.findall(r"<(?:script|link rel=\"(?:stylesheet|modulepreload)\")[^>]*>", page)
+@pytest.mark.parametrize("name", PAGES.values())
+async def test_scripts_and_styles_are_named_with_their_hashes_and_none_is_inline(name: str) -> None:
+    page = (SITE / name).read_text("utf-8")
+    tags = re.findall(r"<(?:script(?= [^>]*src)|link rel=\"(?:stylesheet|modulepreload)\")[^>]*>", page)
     assert len(tags) >= 2
     for tag in tags:
         (path,) = re.findall(r"(?:src|href)=\"\./([^\"]+)\"", tag)
         (digest,) = re.findall(r"integrity=\"sha384-([^\"]+)\"", tag)
         assert hashlib.sha384((SITE / path).read_bytes()).digest() == base64.b64decode(digest)
-    assert not re.search(r"<script(?![^>]*\bsrc=)", page)
+    assert [tag for tag in re.findall(r"<script[^>]*>", page) if "src=" not in tag] == ['<script type="importmap">']
     assert not re.search(r"<style|\sstyle=|\son\w+=|https?://", page)
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_scripts_that_are_loaded_later_have_their_hashes_in_a_map_that_nobody_can_replace(path: str) -> None:
+    _, headers, body = await ask(create_page(), path)
+    (text,) = re.findall(rb'<script type="importmap">(.*?)</script>', body, re.DOTALL)
+    hashes = json.loads(text)["integrity"]
+    assert set(hashes) == {f"./{name}" for name in NAMES if name.endswith(".js")}
+    for name, digest in hashes.items():
+        content = (SITE / name).read_bytes()
+        assert digest == "sha384-" + base64.b64encode(hashlib.sha384(content).digest()).decode()
+    of_the_map = base64.b64encode(hashlib.sha256(text).digest()).decode()
+    assert f"script-src 'self' 'sha256-{of_the_map}';" in headers["content-security-policy"]
+    _, headers, _ = await ask(create_page(), "/nothing")
+    assert "script-src 'self';" in headers["content-security-policy"]

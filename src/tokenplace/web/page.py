@@ -1,17 +1,21 @@
-"""Serves the built page (`site/`, made by `npm run build` in `web/`) as a plain ASGI application.
+"""Serves the built pages (`site/`, made by `npm run build` in `web/`) as a plain ASGI application.
 
 Every file is read once and found by its exact path, so that no path can reach anything else. Names under `assets/`
 carry a hash of their content and may be kept for ever; the others are asked for again each time.
 
 The policy lets the page load and speak to nothing but the address it came from, forbids inline scripts and styles, and
-with Trusted Types leaves the sanitiser as the only way to turn a model's words into elements.
+with Trusted Types leaves the sanitiser as the only way to turn a model's words into elements. The one exception is a
+page's import map, which browsers take inline only: it holds the hashes of the scripts that are loaded later, and the
+policy names its own, so that nothing else can stand in its place.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +47,6 @@ POLICY = "; ".join(
 )
 
 _ALWAYS: Headers = [
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -56,6 +59,7 @@ _TYPES = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
+_IMPORT_MAP = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
 _FOR_EVER = b"public, max-age=31536000, immutable"
 _ASK_AGAIN = b"no-cache"
 
@@ -74,20 +78,32 @@ class _File:
         return b'"' + hashlib.sha256(self.content).hexdigest()[:32].encode() + b'"'
 
     @cached_property
+    def policy(self) -> bytes:
+        """The content security policy that it is served with."""
+        found = _IMPORT_MAP.search(self.content) if self.content_type.startswith(b"text/html") else None
+        if found is None:
+            return POLICY.encode()
+        digest = base64.b64encode(hashlib.sha256(found[1]).digest()).decode()
+        return POLICY.replace("script-src 'self'", f"script-src 'self' 'sha256-{digest}'").encode()
+
+    @cached_property
     def gzipped(self) -> bytes:
         """Compressed when first asked for, and the same bytes on every machine."""
         return gzip.compress(self.content, 9, mtime=0)
 
 
 def create_page(otherwise: App | None = None) -> App:
-    """The page at `/` with its files. What is not the page's goes to `otherwise`, or is answered with 404.
+    """The chat at `/` and the notice board at `/community`, with their files.
+
+    What is not the page's goes to `otherwise`, or is answered with 404.
 
     Raises FileNotFoundError when the page was not built into the package.
     """
     found = {f"/{path}": file for path, file in _read(files("tokenplace.web").joinpath("site"))}
     if "/index.html" not in found:
         raise FileNotFoundError("The page is not in the package; run `npm ci && npm run build` in web/.")
-    found["/"] = found.pop("/index.html")
+    for path in [path for path in found if path.endswith(".html")]:
+        found[path.removesuffix("index.html").removesuffix(".html")] = found.pop(path)  # /community.html is /community
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         file = found.get(scope["path"]) if scope["type"] == "http" else None
@@ -123,6 +139,7 @@ async def _serve(file: _File, scope: Scope, send: Send) -> None:
     zipped = b"gzip" in asked.get(b"accept-encoding", b"")
     headers: Headers = [
         *_ALWAYS,
+        (b"content-security-policy", file.policy),
         (b"cache-control", file.caching),
         (b"etag", file.etag),
         (b"vary", b"accept-encoding"),
@@ -143,6 +160,7 @@ async def _refuse(send: Send, status: HTTPStatus, code: str, message: str, extra
     body = json.dumps(shape, separators=(",", ":")).encode()
     headers: Headers = [
         *_ALWAYS,
+        (b"content-security-policy", POLICY.encode()),
         *(extra or []),
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
