@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 JOBS ?= 2
 
-.PHONY: run test test-typescript test-browser page lint format types bench faults constraints clean help
+.PHONY: docs test-portable standalone audit docker-build k8s-render k8s-deploy dist run test test-typescript test-browser page lint format types bench faults constraints clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,7 +30,15 @@ run: $(READY) ## everything on this machine: relay, gateway, page, node with the
 	@$(BIN)/tokenplace models pull smollm2-135m-instruct
 	@exec $(BIN)/tokenplace up
 
-test: $(READY_DEV) lint types ## lint, types, import contracts, and the tests (minutes)
+# A real nginx for the tests that have one between; the package is told not to start its service.
+.PHONY: nginx
+nginx:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light) >/dev/null 2>&1; \
+	  fi; command -v nginx >/dev/null; } || echo "nginx is not here: the tests behind it are skipped (Debian, Ubuntu: apt install nginx-light)"
+
+test: $(READY_DEV) lint types nginx ## lint, types, import contracts, and the tests (minutes)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory test-typescript; \
 	else echo "npm is not here: the TypeScript client and the page are not tested (Debian, Ubuntu: apt install npm)"; fi
 	@$(BIN)/tokenplace models pull smollm2-135m-instruct
@@ -48,7 +56,7 @@ page: web/node_modules ## build the page into the Python package
 	@cd web && npm run --silent build
 
 test-typescript: web/node_modules $(READY_DEV) ## types, vectors and live tests of the client; that the served page is the built source
-	@cd clients/typescript && npm run --silent check && npm test --silent
+	@cd clients/typescript && npm run --silent check && npm test --silent && npm run --silent size
 	@cd web && npm run --silent check && npm run --silent check:built
 
 test-browser: web/node_modules $(READY_DEV) ## the page in a real Chromium, against a real relay, node and model
@@ -73,11 +81,41 @@ format: $(READY_DEV) ## mend style
 faults: $(READY_DEV) ## the slow fault and load tests
 	@$(BIN)/pytest -m heavy
 
+docs: $(READY_DEV) ## the documents as a site, in site/
+	@$(BIN)/python -c 'import zensical' 2>/dev/null || $(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	@$(BIN)/python scripts/build_site.py site
+
 bench: $(READY_DEV) ## measure the sealed path beside the bare engine, in one run
 	@$(BIN)/python -m bench
+
+audit: $(READY_DEV) ## look the pinned versions up in the database of known weaknesses (asks the network)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet 'pip-audit>=2.10'; }
+	@$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
+dist: $(READY_DEV) ## every file of a release into dist/, with checksums; sign them with `tokenplace release sign`
+	@$(BIN)/python scripts/build_release.py dist
 
 constraints: $(READY_DEV) ## pin today's versions, without addresses
 	@$(PIP) list --format=freeze --exclude-editable | grep -viE '^(pip|setuptools|wheel)==' | sort -f > constraints.txt
 
+test-portable: $(READY_DEV) ## what runs on every platform: pure rooms, doors, and a chat through relay and node
+	@$(BIN)/pytest -n $(JOBS) -m "not heavy" tests/unit tests/contract tests/acceptance/test_python_sdk.py
+
+standalone: $(VENV)/bin/python ## the program as one file in dist/standalone, for people without Python
+	@$(PIP) install --quiet --constraint constraints.txt '.[all]' 'pyinstaller>=6.20'
+	@$(BIN)/python deploy/standalone/build.py dist/standalone
+
+docker-build: ## the images of relay, gateway and node
+	docker build -f deploy/docker/relay.Dockerfile --target relay -t tokenplace-relay .
+	docker build -f deploy/docker/relay.Dockerfile --target gateway -t tokenplace-gateway .
+	docker build -f deploy/docker/node.Dockerfile -t tokenplace-node .
+
+k8s-render: $(READY_DEV) ## the chart's manifests, for clusters without Helm
+	@$(BIN)/python deploy/render.py
+
+k8s-deploy: ## apply the manifests to the cluster that kubectl speaks to
+	kubectl apply -f deploy/kubernetes/namespace.yaml
+	kubectl apply --namespace tokenplace -f deploy/kubernetes/relay.yaml
+
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

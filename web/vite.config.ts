@@ -11,10 +11,11 @@ export default defineConfig({
   build: {
     outDir: at('../src/tokenplace/web/site'),
     emptyOutDir: true,
+    rolldownOptions: { input: { index: at('index.html'), community: at('community.html') } },
     target: 'es2022',
     // Nothing may be inlined: the page's policy allows no data: scripts or styles.
     assetsInlineLimit: 0,
-    // Only what the page needs at once is named in index.html, each with its hash.
+    // Only what the page needs at once is named in a page, each with its hash.
     modulePreload: {
       polyfill: false,
       resolveDependencies: (_, files, { hostType }) => (hostType === 'html' ? files : []),

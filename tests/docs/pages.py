@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_AT_THE_ROOT = ("README", "CONTRIBUTING", "SECURITY", "AGENTS", "CLAUDE", "CHANGELOG")
+_AT_THE_ROOT = ("README", "CONTRIBUTING", "SECURITY", "CODE_OF_CONDUCT", "AGENTS", "CLAUDE", "CHANGELOG")
 _BLOCK = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 

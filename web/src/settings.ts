@@ -37,6 +37,24 @@ export const pins = kept<readonly string[]>('pins', [], (raw) =>
   Array.isArray(raw) && raw.every((pin) => typeof pin === 'string') ? raw : null,
 )
 
+/** A voucher that this person believes, and what it says. Times are unix ms. */
+export interface Believed {
+  readonly issuer: string
+  readonly text: string
+  readonly nodes: number
+  readonly until: number
+}
+
+/** One for each issuer. */
+export const vouchers = kept<readonly Believed[]>('vouchers', [], (raw) =>
+  Array.isArray(raw) && raw.every(isBelieved) ? raw : null,
+)
+
+function isBelieved(raw: unknown): raw is Believed {
+  const { issuer, text, nodes, until } = Object(raw) as Record<string, unknown>
+  return /^[a-z2-7]{32}$/.test(String(issuer)) && typeof text === 'string' && Number(nodes) > 0 && Number(until) > 0
+}
+
 /** The nodes met before, as the client writes them. */
 export const nodeMemory = {
   load: (): string | null => {

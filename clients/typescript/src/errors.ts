@@ -9,7 +9,9 @@
  *     │   ├── ClockSkew            this machine's clock and the node's differ too much
  *     │   ├── BadRecord            a record of the answer was altered, moved or repeated
  *     │   ├── Truncated            the answer stopped before its authenticated end
- *     │   ├── UntrustedCard        a node's card is not what the client trusts
+ *     │   ├── UntrustedCard        a node's card, or a voucher, is not what the client trusts
+ *     │   ├── Unopenable           a message of the original's protocol does not open
+ *     │   ├── NoPkcs1v15           it would take PKCS#1 v1.5, which WebCrypto has not
  *     │   └── InsecureContext      the runtime offers no cryptography here (plain http away from localhost)
  *     ├── Refused                  the relay will not take this (an HTTP status and a code)
  *     ├── RelayUnreachable         no relay answered
@@ -82,6 +84,23 @@ export class UntrustedCard extends SealError {
   }
 }
 
+/** A classic message that was altered on the way, or sealed to another key; it never says which. */
+export class Unopenable extends SealError {
+  constructor(message = 'This message does not open: it was altered on the way or sealed to another key.') {
+    super('unopenable', message)
+  }
+}
+
+/** PKCS#1 v1.5 encryption, the padding of old JavaScript clients, was left out of WebCrypto for being unsafe. */
+export class NoPkcs1v15 extends SealError {
+  constructor() {
+    super(
+      'pkcs1v15_unavailable',
+      'WebCrypto has no PKCS#1 v1.5 encryption; use OAEP, or Python’s client for old peers.',
+    )
+  }
+}
+
 /** No WebCrypto: browsers offer it on https and localhost only. Nothing was sent, and nothing weaker is used instead. */
 export class InsecureContext extends SealError {
   constructor() {
@@ -105,7 +124,7 @@ export class Refused extends TokenPlaceError {
 
   /** Whether the relay cannot reach that job or node, though another relay might. */
   get elsewhere(): boolean {
-    return this.code === 'node_unknown' || this.code === 'job_unknown' || this.code === 'draining'
+    return ['node_unknown', 'job_unknown', 'draining', 'store_unavailable'].includes(this.code)
   }
 }
 

@@ -5,7 +5,7 @@ export { Client, type ClientOptions, type CreateChat, type Met, type Served } fr
 export type { Fetch, Visit } from './client/door.ts'
 export { createFetch } from './client/fetch.ts'
 export type { OnSighting, Sighting } from './client/sightings.ts'
-export { Memory, type Shelf, type Standing, type Trust } from './client/trust.ts'
+export { Memory, type Shelf, type Standing, Trust } from './client/trust.ts'
 export * from './errors.ts'
 export type { Head, Usage } from './openai/calls.ts'
 export type { ChatChunk, ChatCompletion, ChatMessage, ChatRequest, ChatUsage, ContentPart } from './openai/chat.ts'

@@ -1,30 +1,15 @@
 /** TypeScript seals and Python opens, and the other way round. */
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { sealRequest } from '../src/sealing/exchange.ts'
 import { concat, hex, utf8 } from '../src/wire/bytes.ts'
 import { RecordKind, RecordSplitter, type StreamRecord } from '../src/wire/stream.ts'
 import { openRequest, sealAnswer } from './node-end.ts'
-import { PYTHON } from './stage.ts'
+import { PythonEnd } from './python-end.ts'
 import { bytes, VECTORS } from './vectors.ts'
 
-let python: ChildProcessWithoutNullStreams
-let lines: AsyncIterator<string>
-
-async function ask(question: object): Promise<Record<string, unknown>> {
-  python.stdin.write(`${JSON.stringify(question)}\n`)
-  const { value } = await lines.next()
-  return JSON.parse(String(value)) as Record<string, unknown>
-}
-
-beforeAll(() => {
-  python = spawn(PYTHON, [fileURLToPath(new URL('python_end.py', import.meta.url))])
-  python.stderr.pipe(process.stderr) // what went wrong there
-  lines = createInterface(python.stdout)[Symbol.asyncIterator]()
-})
-afterAll(() => void python.stdin.end())
+const python = new PythonEnd()
+const ask = (question: object) => python.ask(question)
+afterAll(() => python.close())
 
 const SIZES = [0, 1, 252, 253, 5000, 100_000]
 const cases = VECTORS.keys.flatMap((key) => SIZES.map((size) => ({ key, size, name: `${key.name}, ${size} bytes` })))

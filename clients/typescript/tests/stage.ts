@@ -57,11 +57,11 @@ export class Stage {
   readonly #programs: Program[] = []
   readonly #folders: string[] = []
 
-  /** A relay on a port of its own, with the page. */
-  async relay(port = 0): Promise<Program> {
+  /** A relay on a port of its own, with the page; one that is not blind has a gateway too. */
+  async relay(port = 0, { blind = true, environment = {} } = {}): Promise<Program> {
     const chosen = port || (await freePort())
     const url = `http://127.0.0.1:${chosen}`
-    const program = this.start(['relay', '--blind', '--port', String(chosen)], {}, url)
+    const program = this.start(['relay', ...(blind ? ['--blind'] : []), '--port', String(chosen)], environment, url)
     await until('the relay', async () => (await fetch(`${url}/livez`)).ok)
     return program
   }
@@ -75,16 +75,12 @@ export class Stage {
   /** A node at those relays; `delay` is seconds between two words of the echo. */
   async node(
     relays: string[],
-    { delay = 0, slots = 8, home = this.folder(), engine = 'echo' } = {},
+    { delay = 0, slots = 8, home = this.folder(), engine = 'echo', environment = {} } = {},
   ): Promise<Program> {
     const links = relays.flatMap((relay) => ['--relay', relay])
-    const environment = { TOKEN_PLACE_ECHO_DELAY: String(delay), TOKEN_PLACE_STATE_DIR: home }
+    const own = { TOKEN_PLACE_ECHO_DELAY: String(delay), TOKEN_PLACE_STATE_DIR: home, ...environment }
     const before = new Set((await Promise.all(relays.map(nodesAt))).flat().map(({ node }) => node))
-    const program = this.start(
-      ['node', '--engine', engine, '--slots', String(slots), ...links],
-      environment,
-      relays[0] ?? '',
-    )
+    const program = this.start(['node', '--engine', engine, '--slots', String(slots), ...links], own, relays[0] ?? '')
     await until(`the node (${program.said()})`, async () => {
       const now = await Promise.all(relays.map(nodesAt))
       return now.every((nodes) => nodes.some(({ node }) => !before.has(node)))

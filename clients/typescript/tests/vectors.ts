@@ -1,5 +1,6 @@
 /** spec/vectors, as spec/README.md describes it. */
 import { readFileSync } from 'node:fs'
+import { TokenPlaceError } from '../src/errors.ts'
 import type { Kem } from '../src/wire/request.ts'
 import type { RecordKind } from '../src/wire/stream.ts'
 
@@ -86,8 +87,22 @@ interface ExchangeFile {
   }
 }
 
-const file = new URL('../../../spec/vectors/exchange.json', import.meta.url)
-export const VECTORS = JSON.parse(readFileSync(file, 'utf8')) as ExchangeFile
+/** A file of vectors. */
+export const read = (name: string): unknown =>
+  JSON.parse(readFileSync(new URL(`../../../spec/vectors/${name}`, import.meta.url), 'utf8'))
+
+export const VECTORS = read('exchange.json') as ExchangeFile
+
+/** The code of the error that a step throws; null when it throws none. */
+export async function codeOf(step: () => unknown): Promise<string | null> {
+  try {
+    await step()
+    return null
+  } catch (error) {
+    if (error instanceof TokenPlaceError) return error.code
+    throw error
+  }
+}
 
 /** The value of that name. */
 export function byName<Value extends { name: string }>(values: readonly Value[], name: string): Value {

@@ -417,8 +417,11 @@ class Broker:
         return holders if node.visitors.others(holders, now) else ()
 
     def _rewind(self, node: Node, end: RelayEnd, ticket: Ticket, now: float) -> None:
-        """Ask for the rest of a job; or offer it again when nobody has seen anything of it."""
-        if ticket.sealed is not None:
+        """Ask for the rest of a job; or offer it again when nobody has seen anything of it.
+
+        Nobody: a client that is away may have gone on elsewhere, and what it saw there must not be run again.
+        """
+        if ticket.sealed is not None and ticket.left_at is None:
             sid = end.offer(ticket.sealed)
             self.counts.offers += 1
         else:

@@ -1,7 +1,7 @@
 /** The chats of this page, the one that is open, and the answers that are coming in. */
-import { Client, Memory, parseNodeId, type Served, TokenPlaceError } from '@tokenplace/client'
+import { Client, Memory, parseNodeId, type Served, TokenPlaceError, Trust } from '@tokenplace/client'
 import { batch, computed, effect, type ReadonlySignal, type Signal, signal } from '@preact/signals'
-import { lastChat, lastModel, nodeMemory, pins } from '../settings.ts'
+import { lastChat, lastModel, nodeMemory, pins, vouchers } from '../settings.ts'
 import { Run } from './run.ts'
 import { NOTHING_SEEN } from './seen.ts'
 import type { Shelf } from './shelf.ts'
@@ -44,6 +44,8 @@ export class Book {
   readonly lasting: boolean
   readonly #shelf: Shelf
   readonly #loaded = new Map<string, readonly Signal<Message>[]>()
+  readonly #vouched = new Map<string, string>()
+  #vouching: Promise<unknown> = Promise.resolve()
   #looking = 0
 
   constructor(shelf: Shelf, relay: string) {
@@ -67,10 +69,12 @@ export class Book {
     effect(() => {
       this.client.trust.pins = new Set(pins.value.map(parseNodeId))
     })
+    effect(() => this.#believe())
   }
 
   /** Read what is kept, open the chat that was open, and begin to look at who is there. */
   async begin(): Promise<void> {
+    await this.#vouching
     this.chats.value = (await this.#shelf.chats()).sort((a, b) => b.at - a.at)
     document.addEventListener('visibilitychange', () => void (document.hidden || this.look()))
     window.setInterval(() => void (document.hidden || this.look()), LOOK_AGAIN)
@@ -329,5 +333,33 @@ export class Book {
 
   unpin(node: string): void {
     pins.value = pins.peek().filter((pin) => pin !== node)
+  }
+
+  /**
+   * Ask nodes that this issuer vouches for, and from then on no others but those. Throws TokenPlaceError when the voucher
+   * is not by that issuer, has expired, or is none.
+   */
+  async trust(issuer: string, text: string): Promise<void> {
+    const id = parseNodeId(issuer)
+    const { nodes, expiresMs } = await new Trust([], [id]).vouch(text)
+    const believed = { issuer: id, text: text.trim(), nodes: nodes.length, until: expiresMs }
+    vouchers.value = [...vouchers.peek().filter((each) => each.issuer !== id), believed]
+    await this.#vouching
+  }
+
+  distrust(issuer: string): void {
+    vouchers.value = vouchers.peek().filter((each) => each.issuer !== issuer)
+  }
+
+  /** The client believes what the settings say; a voucher that has expired counts for nothing. */
+  #believe(): void {
+    const { trust } = this.client
+    const now = new Map(vouchers.value.map(({ issuer, text }) => [issuer, text]))
+    trust.issuers = new Set([...now.keys()].map(parseNodeId))
+    for (const [issuer, text] of this.#vouched) if (now.get(issuer) !== text) trust.unvouch(parseNodeId(issuer))
+    const fresh = [...now].filter(([issuer, text]) => this.#vouched.get(issuer) !== text)
+    this.#vouched.clear()
+    for (const [issuer, text] of now) this.#vouched.set(issuer, text)
+    this.#vouching = Promise.allSettled([this.#vouching, ...fresh.map(([, text]) => trust.vouch(text))])
   }
 }

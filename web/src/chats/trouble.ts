@@ -22,9 +22,9 @@ const WORDS: Readonly<Record<string, readonly [title: string, advice: string]>> 
       'again, and if it happens again use another relay.',
   ],
   not_pinned: [
-    'None of the nodes you pinned is here',
-    'You asked for pinned nodes only, and none of them serves this model now. Nothing was sent. Try again later, or pin ' +
-      'other nodes in the settings.',
+    'None of the nodes you trust is here',
+    'You asked for nodes only that you pinned or that somebody vouches for, and none of them serves this model now. ' +
+      'Nothing was sent. Try again later, or change whom you trust in the settings.',
   ],
   bad_record: [
     'The answer was altered on the way',
@@ -66,7 +66,8 @@ export function troubleOf(error: unknown): Trouble {
     return { code: 'unexpected', title: 'Something went wrong in this page', advice: `Try again. (${String(error)})` }
   }
   const { message } = error
-  const code = error.code === 'untrusted_card' && message.includes('pinned') ? 'not_pinned' : error.code
+  const picky = /^(?:untrusted_card|no_node)$/.test(error.code) && message.includes('pinned')
+  const code = picky ? 'not_pinned' : error.code
   const [title, advice] = WORDS[code] ?? ['This could not be answered', message]
   const wait = error instanceof Refused && error.retryAfter !== null ? ` Best in ${error.retryAfter} s.` : ''
   // The node's own sentence knows more than ours: how many tokens, which field.

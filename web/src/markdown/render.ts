@@ -35,8 +35,11 @@ interface Block {
 }
 
 /** Colours code when the person has waited for nothing else; loaded when there is code at all. */
-const colour = async (code: HTMLElement, language: string): Promise<void> =>
-  (await import('./colour.ts')).colour(code, language)
+const colour = (code: HTMLElement, language: string): Promise<void> =>
+  import('./colour.ts').then(
+    (chunk) => chunk.colour(code, language),
+    () => {}, // away, or not what its hash says: code can be read without
+  )
 
 export class MarkdownView {
   readonly #root: HTMLElement

@@ -214,7 +214,9 @@ function ReplyView({ book, reply }: { book: Book; reply: Reply }): JSX.Element {
               <Seal node={reply.node} size={18} />
               <span class="fingerprint">{showNodeId(reply.node).slice(0, 4)}</span>
               {reply.standing === 'new' && <span class="standing new">new</span>}
-              {reply.standing === 'pinned' && <span class="standing pinned">pinned</span>}
+              {(reply.standing === 'pinned' || reply.standing === 'vouched') && (
+                <span class={`standing ${reply.standing}`}>{reply.standing}</span>
+              )}
             </button>
           )}
           <Speed reply={reply} />

@@ -11,8 +11,8 @@ import { Seal } from './Seal.tsx'
 import { togglePanel } from './screen.ts'
 
 const STANDINGS: Readonly<Record<Standing, string>> = {
-  pinned: 'You pinned this node: only nodes you pinned are asked.',
-  vouched: 'Somebody you trust vouches for this node.',
+  pinned: 'You pinned this node. Nobody is asked but nodes you pinned, or that somebody you trust vouches for.',
+  vouched: 'Somebody you trust vouches for this node; see the settings.',
   known: 'This node has answered you before, with the same identity.',
   new: 'You meet this node for the first time. Its card is signed by its own key; whose machine it is, only its owner can tell you.',
 }
@@ -152,8 +152,8 @@ function SeenView({
           </tr>
         </thead>
         <tbody>
-          {seen.steps.map((step) => (
-            <tr key={`${step.at}${step.what}`}>
+          {seen.steps.map((step, i) => (
+            <tr key={i}>
               <td>{step.at === began ? clock(step.at) : `+${seconds(step.at - began)}`}</td>
               <td>
                 {STEPS[step.what]}
@@ -167,6 +167,11 @@ function SeenView({
                   <>
                     {' '}
                     for <code>{showNodeId(step.node ?? node).slice(0, 9)}</code>
+                  </>
+                ) : null}
+                {step.what === 'directory' && step.node ? (
+                  <>
+                    , of <code>{showNodeId(step.node).slice(0, 9)}</code>
                   </>
                 ) : null}
               </td>

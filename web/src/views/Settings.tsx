@@ -3,9 +3,10 @@ import type { JSX } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Book } from '../chats/book.ts'
 import { asJson, asMarkdown, download, fileName } from '../chats/export.ts'
-import { type Look, look, pins } from '../settings.ts'
+import { type Look, look, pins, vouchers } from '../settings.ts'
 import { Icon } from './icons.tsx'
 import { settingsOpen } from './screen.ts'
+import { Vouchers } from './Vouchers.tsx'
 
 const LOOKS: readonly (readonly [Look, string])[] = [
   ['system', 'As the system'],
@@ -63,6 +64,7 @@ export function Settings({ book }: { book: Book }): JSX.Element {
             </div>
           </fieldset>
           <Pins book={book} />
+          <Vouchers book={book} />
           <AllChats book={book} />
         </div>
       )}
@@ -152,8 +154,10 @@ function Pins({ book }: { book: Book }): JSX.Element {
       <legend>Nodes you pinned</legend>
       <p class="hint">
         {pins.value.length
-          ? 'Only these are ever asked.'
-          : 'None: any node whose card holds may answer. Pin one here, or in the privacy panel of a chat.'}
+          ? 'Only these are asked, and nodes that somebody you trust vouches for.'
+          : vouchers.value.length
+            ? 'None. Pin one here, or in the privacy panel of a chat.'
+            : 'None: any node whose card holds may answer. Pin one here, or in the privacy panel of a chat.'}
       </p>
       <ul class="pins">
         {pins.value.map((pin) => (

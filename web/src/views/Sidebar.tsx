@@ -110,6 +110,9 @@ export function Sidebar({ book }: { book: Book }): JSX.Element {
           <p class="hint">Your chats will be listed here. They stay in this browser.</p>
         )}
       </div>
+      <p class="hint community-link">
+        <a href="./community">Community: who lends machines, and how to join</a>
+      </p>
       {!book.lasting && <p class="hint">This browser keeps nothing: chats are gone when the page is closed.</p>}
     </nav>
   )

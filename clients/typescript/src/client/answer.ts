@@ -9,6 +9,7 @@
  * Once a record was opened the request is never sent again: two runs of a model are two different answers.
  */
 import {
+  ClockSkew,
   JobFailed,
   KeyUnknown,
   NoNode,
@@ -21,13 +22,13 @@ import {
   WireError,
 } from '../errors.ts'
 import { type Head, parseAbort, parseFinal, parseHead, type Usage } from '../openai/calls.ts'
-import { PendingAnswer, type RecordOpener, sealRequest } from '../sealing/exchange.ts'
+import { PendingAnswer, sealRequest } from '../sealing/exchange.ts'
 import { chooseKey } from '../sealing/keys.ts'
 import { type Bytes, concat, object, text } from '../wire/bytes.ts'
-import type { CardBody } from '../wire/card.ts'
 import { type JobId, type NodeId, parseNodeId } from '../wire/ids.ts'
 import { RecordKind, type StreamRecord } from '../wire/stream.ts'
-import type { Door, Records, Visit } from './door.ts'
+import { ELSEWHERE, isFull, Lost, lost, nextRecord, type Try } from './attempt.ts'
+import type { Records, Visit } from './door.ts'
 import type { Relays } from './relays.ts'
 import type { OnSighting } from './sightings.ts'
 import type { Standing, Trust } from './trust.ts'
@@ -38,16 +39,6 @@ const RETRIES = 2
 /** Times in milliseconds: how long we try to come back to a broken stream, and wait for a lost node to return. */
 const COME_BACK = 20_000
 const NODE_RETURNS = 3000
-
-/** Endings after which another node, or the same with a fresh card, may do better. */
-const FOR_ANOTHER_NODE: ReadonlySet<string> = new Set([
-  'node_lost',
-  'no_progress',
-  'relay_stopped',
-  'node_draining',
-  'busy',
-  'key_unknown',
-])
 
 /** A sign of life, for a person who waits. `position` is the place in the node's queue (1 is next), when known. */
 export interface News {
@@ -80,31 +71,6 @@ interface Opened {
   readonly kind: RecordKind
   readonly data: Bytes
 }
-
-/** One sealed request on its way; `sealed` is null for one that was sent before. */
-interface Try {
-  door: Door
-  readonly node: NodeId
-  readonly standing: Standing
-  readonly card: CardBody | null
-  readonly pending: PendingAnswer
-  readonly sealed: Bytes | null
-  opener: RecordOpener | null
-}
-
-/** This try is over without an answer; `again` says whether another may do better. */
-class Lost extends Error {
-  readonly error: TokenPlaceError
-  readonly again: boolean
-
-  constructor(error: TokenPlaceError, again: boolean) {
-    super(error.message)
-    this.error = error
-    this.again = again
-  }
-}
-
-const nextRecord = (attempt: Try): number => attempt.opener?.nextNumber ?? 0
 
 /** Who may answer and how to get there. */
 interface Way {
@@ -258,8 +224,14 @@ export class Answer {
   /** Opened records of one answer, from whichever try succeeds. */
   async *#open(call: Bytes, model: string | null): AsyncGenerator<Opened, void, undefined> {
     const avoid = new Set<NodeId>()
+    let full: TokenPlaceError | null = null
     for (let left = RETRIES; ; left--) {
       const attempt = await this.#choose(call, model, avoid)
+      // A full queue is not shorter for being asked twice.
+      if (full && avoid.has(attempt.node)) {
+        this.#ended = true
+        throw full
+      }
       if (this.#signal.aborted) throw new Stopped()
       this.#now = attempt
       this.#options.onBookmark?.({
@@ -278,6 +250,7 @@ export class Answer {
           throw error.error
         }
         avoid.add(attempt.node)
+        full = isFull(error.error) ? error.error : null
         this.#way.relays.forget(attempt.door)
         this.#tell('retrying')
       }
@@ -290,7 +263,16 @@ export class Answer {
     const door = relays.named(bookmark.relay) ?? relays.inOrder()[0]
     if (!door) throw new RelayUnreachable('No relay is named.')
     const pending = PendingAnswer.restore(bookmark.pending)
-    this.#now = { door, node, standing: trust.standing(node), card: null, pending, sealed: null, opener: null }
+    this.#now = {
+      door,
+      node,
+      standing: trust.standing(node),
+      card: null,
+      model: null,
+      pending,
+      sealed: null,
+      opener: null,
+    }
     this.#tell('returning')
     try {
       yield* this.#follow(this.#now)
@@ -304,23 +286,24 @@ export class Answer {
   /** A relay, a node and a checked card; a node that failed already only when there is no other. */
   async #choose(call: Bytes, model: string | null, avoid: ReadonlySet<NodeId>): Promise<Try> {
     const { relays, trust } = this.#way
-    let distrust: UntrustedCard | null = null
+    let distrust: UntrustedCard | ClockSkew | null = null
     const served = new Set<string>()
     const deadline = performance.now() + (avoid.size ? NODE_RETURNS : 0)
     for (;;) {
       let secondBest: Try | null = null
-      for (const [door, directory] of await relays.directories(model, this.#visit)) {
+      const wanted = (node: NodeId): boolean => !avoid.has(node) && trust.admits(node)
+      for (const [door, directory] of await relays.directories(model, this.#visit, wanted)) {
         for (const id of directory.models.keys()) served.add(id)
         for (const { card } of directory.listings) {
           try {
             const { body, standing } = await trust.check(card)
             const now = Date.now()
             const { sealed, pending } = await sealRequest(call, chooseKey(body.keys, now), now)
-            const attempt: Try = { door, node: body.node, standing, card: body, pending, sealed, opener: null }
+            const attempt: Try = { door, node: body.node, standing, card: body, model, pending, sealed, opener: null }
             if (!avoid.has(body.node)) return attempt
             secondBest ??= attempt
           } catch (error) {
-            if (error instanceof UntrustedCard) distrust = error
+            if (error instanceof UntrustedCard || error instanceof ClockSkew) distrust = error
             else if (error instanceof KeyUnknown) relays.forget(door)
             else throw error
           }
@@ -330,7 +313,7 @@ export class Answer {
       if (performance.now() >= deadline) break
       await this.#sleep(200) // the node we lost may be on its way back
     }
-    throw distrust ?? new NoNode(nobody(model, served))
+    throw distrust ?? new NoNode(trust.selective ? NOBODY_NAMED : nobody(model, served))
   }
 
   /** Records of one try, coming back as often as it takes. Throws Lost. */
@@ -354,16 +337,30 @@ export class Answer {
         }
         problem = new Truncated('The relay ended the stream before the answer’s end.')
       } catch (error) {
-        if (error instanceof RelayUnreachable) {
+        if (error instanceof RelayUnreachable || (error instanceof Refused && error.code === 'store_unavailable')) {
           relays.failed(attempt.door)
+          problem = error
+        } else if (
+          error instanceof Lost &&
+          nextRecord(attempt) &&
+          relays.inOrder()[1] &&
+          ELSEWHERE.has(error.error.code)
+        ) {
+          relays.failed(attempt.door)
+          patience = COME_BACK / 4
+          problem = error.error
         } else if (error instanceof Refused) {
-          if (!error.elsewhere) throw new Lost(error, false)
-          patience = nextRecord(attempt) || attempt.sealed === null ? COME_BACK / 4 : 0
-          relays.forget(attempt.door)
+          if (!error.elsewhere) throw new Lost(error, isFull(error))
+          if (error.code === 'store_unavailable') {
+            relays.failed(attempt.door) // its node may be back soon, through this replica or another
+          } else {
+            patience = nextRecord(attempt) || attempt.sealed === null ? COME_BACK / 4 : 0
+            relays.forget(attempt.door)
+          }
+          problem = error
         } else {
           throw error
         }
-        problem = error
       }
       if (!submitted) throw new Lost(problem, true)
       const now = performance.now()
@@ -405,7 +402,10 @@ export class Answer {
     }
     if (!attempt.opener) throw new WireError('The answer begins without its nonce.')
     const data = await attempt.opener.open(record)
-    if (attempt.opener.nextNumber === 1 && attempt.card) this.#way.trust.met(attempt.card)
+    if (attempt.opener.nextNumber === 1 && attempt.card) {
+      this.#way.trust.met(attempt.card)
+      this.#way.relays.answered(attempt.model, attempt.node)
+    }
     if (attempt.opener.ended) this.#ended = true
     return { kind: record.kind, data }
   }
@@ -454,18 +454,7 @@ export class Answer {
   }
 }
 
-function lost(payload: Bytes): Lost {
-  let code = 'node_lost'
-  let message = ''
-  try {
-    const fields = object(payload)
-    if (typeof fields['code'] === 'string' && /^\w{1,40}$/.test(fields['code'])) code = fields['code']
-    if (typeof fields['message'] === 'string') message = fields['message'].slice(0, 400)
-  } catch {
-    // an unreadable reason is no reason
-  }
-  return new Lost(new JobFailed(code, message), FOR_ANOTHER_NODE.has(code))
-}
+const NOBODY_NAMED = 'None of the nodes you pinned or that are vouched for is connected to the relay right now.'
 
 function nobody(model: string | null, served: ReadonlySet<string>): string {
   if (!served.size) return 'No node is connected to the relay right now; try again in a moment.'

@@ -6,8 +6,9 @@
  *     for await (const chunk of stream) …
  */
 import { ApiError, NoNode, UntrustedCard, WireError } from '../errors.ts'
-import { packCall } from '../openai/calls.ts'
+import { MODEL_FREE, packCall } from '../openai/calls.ts'
 import type { ChatCompletion, ChatRequest } from '../openai/chat.ts'
+import { servedAs } from '../openai/names.ts'
 import { requireCrypto, suiteFor } from '../sealing/hpke.ts'
 import { utf8 } from '../wire/bytes.ts'
 import type { ModelCard } from '../wire/card.ts'
@@ -43,12 +44,16 @@ export interface Met {
 export interface ClientOptions {
   /** The only node ids to be asked, if any are given. */
   pins?: Iterable<string>
-  /** Ids of those whose vouchers are believed; hand the vouchers themselves (`parseVoucher`) to `client.trust.vouch`. */
+  /** Ids of those whose vouchers are believed: the nodes they name may be asked too, and besides pins nobody else. */
   issuers?: Iterable<string>
+  /** Their vouchers. One that is bad makes every question throw what `client.trust.vouch` throws, which takes later ones. */
+  vouchers?: Iterable<string>
   /** Remembers the nodes met; hand in one with a shelf to remember them between runs. */
   memory?: Memory
   /** Seconds a job outlives a broken connection (5; the relay allows 60). */
   linger?: number
+  /** Ask the node that answered last while it has a free slot: it may know the beginning of the prompt still. */
+  sticky?: boolean
   /** How the relay is reached, where it is not the runtime's own fetch. */
   fetch?: Fetch
 }
@@ -61,10 +66,13 @@ export class Client {
 
   constructor(
     relays: string | readonly string[],
-    { pins = [], issuers = [], memory, linger = LINGER, fetch }: ClientOptions = {},
+    { pins = [], issuers = [], vouchers = [], memory, linger = LINGER, sticky, fetch }: ClientOptions = {},
   ) {
     this.trust = new Trust([...pins].map(parseNodeId), [...issuers].map(parseNodeId), memory)
-    this.#relays = new Relays((typeof relays === 'string' ? [relays] : relays).map((url) => new Door(url, fetch)))
+    const doors = (typeof relays === 'string' ? [relays] : relays).map((url) => new Door(url, fetch))
+    const vouched = Promise.all([...vouchers].map((text) => this.trust.vouch(text)))
+    vouched.catch(() => {}) // told when asking
+    this.#relays = new Relays(doors, () => vouched.then(() => this.trust.named), sticky)
     this.#linger = linger
   }
 
@@ -127,7 +135,7 @@ export class Client {
     requireCrypto()
     const bytes = body instanceof Uint8Array ? body : utf8(typeof body === 'string' ? body : JSON.stringify(body))
     const named: unknown = options.model ?? ('model' in Object(body) ? (body as { model: unknown }).model : null)
-    const model = typeof named === 'string' ? named : null
+    const model = typeof named === 'string' && !MODEL_FREE.has(path) ? servedAs(named) : null
     return Answer.ask(this.#way, packCall(path, bytes), model, options)
   }
 

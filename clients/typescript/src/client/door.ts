@@ -5,7 +5,7 @@ import { type Card, parseCard } from '../wire/card.ts'
 import type { JobId, NodeId } from '../wire/ids.ts'
 import { MAX_DIRECTORY } from '../wire/limits.ts'
 import { REQUEST_TYPE } from '../wire/request.ts'
-import { recordSize, RecordSplitter, type StreamRecord } from '../wire/stream.ts'
+import { recordSize, RecordSplitter, STREAM_TYPE, type StreamRecord } from '../wire/stream.ts'
 import type { OnSighting } from './sightings.ts'
 
 const NODES = '/relay/v2/nodes'
@@ -26,6 +26,12 @@ export interface Listing {
 export interface Directory {
   readonly listings: readonly Listing[]
   readonly models: ReadonlyMap<string, number>
+}
+
+/** One node that is looked for, or one that is liked: that comes first while it has a free slot. */
+export interface Wish {
+  readonly node?: NodeId | undefined
+  readonly prefer?: NodeId | undefined
 }
 
 /** What every exchange with a relay takes: when to let go, and who notes what the relay saw. */
@@ -56,8 +62,18 @@ export class Door {
   }
 
   /** Ask who is there; entries that are not readable are passed over. Throws RelayUnreachable, Refused. */
-  async nodes(model: string | null, limit: number, { signal, onSighting }: Visit = {}): Promise<Directory> {
-    const query = new URLSearchParams({ limit: String(limit), ...(model === null ? {} : { model }) })
+  async nodes(
+    model: string | null,
+    limit: number,
+    { signal, onSighting }: Visit = {},
+    { node, prefer }: Wish = {},
+  ): Promise<Directory> {
+    const query = new URLSearchParams({
+      limit: String(limit),
+      ...(model === null ? {} : { model }),
+      ...(node && { node }),
+      ...(prefer && { prefer }),
+    })
     const at = Date.now()
     const within = AbortSignal.timeout(SILENCE)
     const response = await this.#ask(
@@ -67,7 +83,8 @@ export class Door {
       signal ? AbortSignal.any([signal, within]) : within,
     )
     const content = await this.#translate(response.text(), signal)
-    onSighting?.({ at, relay: this.name, what: 'directory', model, sent: 0, received: content.length })
+    const looked = { model, ...(node && { node }) }
+    onSighting?.({ at, relay: this.name, what: 'directory', ...looked, sent: 0, received: content.length })
     if (content.length > MAX_DIRECTORY) throw new RelayUnreachable(`${this.name} sends an endless directory.`)
     return this.#directory(content)
   }
@@ -114,6 +131,11 @@ export class Door {
     const leaving = new AbortController()
     const leave = signal ? AbortSignal.any([signal, leaving.signal]) : leaving.signal
     const response = await this.#within(this.#ask(method, path, init, leave), leaving, signal)
+    // A web page that says 200 to everything (a captive portal, a parked domain) is no answer.
+    if (response.headers.get('content-type') !== STREAM_TYPE) {
+      leaving.abort()
+      throw this.#noRelay()
+    }
     return this.#records(response, leaving, node, job, signal, onSighting)
   }
 
@@ -203,6 +225,10 @@ export class Door {
     return new Refused(`The relay answered ${response.status}.`, 'relay_error', response.status, retryAfter)
   }
 
+  #noRelay(): RelayUnreachable {
+    return new RelayUnreachable(`What answers at ${this.name} is no token.place relay.`)
+  }
+
   async #directory(content: string): Promise<Directory> {
     let fields: Record<string, unknown>
     try {
@@ -212,7 +238,7 @@ export class Door {
     }
     const { nodes, models } = fields
     if (!Array.isArray(nodes) || !isObject(models)) {
-      throw new RelayUnreachable(`What answers at ${this.name} is no token.place relay.`)
+      throw this.#noRelay()
     }
     const listings = await Promise.all(nodes.map((entry: unknown) => readListing(entry)))
     const counts = Object.entries(models).filter((entry): entry is [string, number] => typeof entry[1] === 'number')

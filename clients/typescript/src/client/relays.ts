@@ -1,5 +1,6 @@
 /** The relays a client knows, in order; the next one serves when one fails. */
 import { Refused, RelayUnreachable } from '../errors.ts'
+import type { NodeId } from '../wire/ids.ts'
 import type { Directory, Door, Visit } from './door.ts'
 
 /** For how long a directory is used again; a choice that is a little old only queues a little longer (ms). */
@@ -12,12 +13,25 @@ const SUGGESTIONS = 8
 
 export class Relays {
   readonly #doors: readonly Door[]
+  readonly #named: () => Promise<readonly NodeId[]>
+  readonly #sticky: boolean
+  readonly #liked = new Map<string | null, NodeId>()
   readonly #failed = new Map<Door, number>()
-  #directories: { door: Door; model: string | null; at: number; directory: Directory }[] = []
+  #directories: { door: Door; asked: string; at: number; directory: Directory }[] = []
 
-  constructor(doors: readonly Door[]) {
+  /** `named` are the only nodes to look for, if there are any; `sticky` asks whoever answered last first. */
+  constructor(doors: readonly Door[], named: () => Promise<readonly NodeId[]>, sticky = false) {
     if (!doors.length) throw new RelayUnreachable('No relay is named.')
     this.#doors = doors
+    this.#named = named
+    this.#sticky = sticky
+  }
+
+  /** A node gave an answer; a sticky client asks it again while it has a free slot. */
+  answered(model: string | null, node: NodeId): void {
+    if (!this.#sticky || this.#liked.get(model) === node) return
+    this.#liked.set(model, node)
+    this.#directories = []
   }
 
   /** Every door, the best to try first. */
@@ -54,10 +68,14 @@ export class Relays {
   }
 
   /**
-   * What the relays know, the first that lists nodes at the end of it. Asks one after the other until one lists a node.
-   * Throws RelayUnreachable when none answered at all.
+   * What the relays know, the first that lists a wanted node at the end of it. Asks one after the other until one lists
+   * such a node. Throws RelayUnreachable when none answered at all.
    */
-  async directories(model: string | null, visit: Visit): Promise<[Door, Directory][]> {
+  async directories(
+    model: string | null,
+    visit: Visit,
+    wanted: (node: NodeId) => boolean = () => true,
+  ): Promise<[Door, Directory][]> {
     const answers: [Door, Directory][] = []
     let problem: RelayUnreachable | null = null
     for (const door of this.inOrder()) {
@@ -65,7 +83,7 @@ export class Relays {
         const directory = await this.#ask(door, model, visit)
         this.#failed.delete(door)
         answers.push([door, directory])
-        if (directory.listings.length) break
+        if (directory.listings.some(({ card }) => wanted(card.body.node))) break
       } catch (error) {
         if (!(error instanceof RelayUnreachable || error instanceof Refused)) throw error
         this.failed(door)
@@ -78,11 +96,21 @@ export class Relays {
 
   async #ask(door: Door, model: string | null, visit: Visit): Promise<Directory> {
     const now = performance.now()
-    const kept = this.#directories.find((each) => each.door === door && each.model === model)
+    const named = await this.#named()
+    const asked = JSON.stringify([model, named])
+    const kept = this.#directories.find((each) => each.door === door && each.asked === asked)
     if (kept && now - kept.at < FRESH) return kept.directory
-    const directory = await door.nodes(model, SUGGESTIONS, visit)
+    const directory = await this.#look(door, model, named, visit)
     this.#directories = this.#directories.filter((each) => each !== kept && now - each.at < FRESH)
-    if (directory.listings.length) this.#directories.push({ door, model, at: now, directory })
+    if (directory.listings.length) this.#directories.push({ door, asked, at: now, directory })
     return directory
+  }
+
+  /** A relay suggests a few of its nodes at random, so those that were named are asked for by name. */
+  async #look(door: Door, model: string | null, named: readonly NodeId[], visit: Visit): Promise<Directory> {
+    const few = [...named].sort(() => Math.random() - 0.5).slice(0, SUGGESTIONS)
+    const [first, ...others] = await Promise.all(few.map((node) => door.nodes(model, 1, visit, { node })))
+    if (!first) return door.nodes(model, SUGGESTIONS, visit, { prefer: this.#liked.get(model) })
+    return { ...first, listings: [first, ...others].flatMap(({ listings }) => listings) }
   }
 }

@@ -10,8 +10,7 @@ import { isObject, object } from '../wire/bytes.ts'
 import type { Card, CardBody } from '../wire/card.ts'
 import type { NodeId } from '../wire/ids.ts'
 import type { Voucher } from '../wire/voucher.ts'
-import { verify } from '../sealing/hpke.ts'
-import { verifyCard } from '../sealing/identity.ts'
+import { verifyCard, verifyVoucher } from '../sealing/identity.ts'
 
 const REMEMBERED = 2000
 const CHECKED_CARDS = 512
@@ -55,9 +54,10 @@ export class Memory {
 
   /** Remember a node; the ones not met for longest are forgotten. */
   meet(node: NodeId, sequence: number): void {
-    if (this.#sequences.get(node) === sequence) return
+    const known = this.#sequences.get(node)
+    if (known === sequence) return
     this.#sequences.delete(node)
-    this.#sequences.set(node, sequence)
+    this.#sequences.set(node, Math.max(sequence, known ?? 0))
     for (const oldest of this.#sequences.keys()) {
       if (this.#sequences.size <= REMEMBERED) break
       this.#sequences.delete(oldest)
@@ -73,27 +73,51 @@ export class Trust {
   issuers: ReadonlySet<NodeId>
   readonly #memory: Memory
   readonly #checked = new Map<string, CardBody>()
-  /** Nodes vouched for, and until when (unix ms). */
-  readonly #vouched = new Map<NodeId, number>()
+  #vouchers: readonly Voucher[] = []
 
-  constructor(pins: Iterable<NodeId> = [], issuers: Iterable<NodeId> = [], memory: Memory = new Memory()) {
+  readonly #nowMs: () => number
+
+  constructor(
+    pins: Iterable<NodeId> = [],
+    issuers: Iterable<NodeId> = [],
+    memory: Memory = new Memory(),
+    nowMs: () => number = () => Date.now(),
+  ) {
     this.pins = new Set(pins)
     this.issuers = new Set(issuers)
     this.#memory = memory
+    this.#nowMs = nowMs
   }
 
-  /** Believe a voucher, or throw UntrustedCard: not signed, expired, or by nobody whose vouchers are believed. */
-  async vouch(voucher: Voucher): Promise<void> {
-    if (!this.issuers.has(voucher.issuer)) {
-      throw new UntrustedCard(`Vouchers of ${voucher.issuer} are not among those you believe.`)
-    }
-    if (!(await verify(voucher.identity, voucher.signature, voucher.signed))) {
-      throw new UntrustedCard('This voucher is not signed by who it says.')
-    }
-    if (voucher.expiresMs <= Date.now()) throw new UntrustedCard('This voucher has expired; ask for a newer one.')
-    for (const node of voucher.nodes) {
-      this.#vouched.set(node, Math.max(voucher.expiresMs, this.#vouched.get(node) ?? 0))
-    }
+  /** The nodes that are pinned or vouched for now. */
+  get named(): NodeId[] {
+    return [...new Set([...this.pins, ...this.#alive().flatMap(({ nodes }) => nodes)])]
+  }
+
+  /** Whether only named nodes may be asked. */
+  get selective(): boolean {
+    return this.pins.size + this.issuers.size > 0
+  }
+
+  /** Whether a node may be asked at all, as far as its id tells. */
+  admits(node: NodeId): boolean {
+    return !this.selective || ['pinned', 'vouched'].includes(this.standing(node))
+  }
+
+  /** Believe a voucher. Throws UntrustedCard: not signed, expired, or by nobody you believe; WireError: it is none. */
+  async vouch(text: string): Promise<Voucher> {
+    const voucher = await verifyVoucher(text, this.issuers, this.#nowMs())
+    this.#vouchers = [...this.#alive(), voucher]
+    return voucher
+  }
+
+  /** Forget what that issuer vouched for. */
+  unvouch(issuer: NodeId): void {
+    this.#vouchers = this.#vouchers.filter((voucher) => voucher.issuer !== issuer)
+  }
+
+  #alive(): Voucher[] {
+    return this.#vouchers.filter(({ issuer, expiresMs }) => this.issuers.has(issuer) && expiresMs > this.#nowMs())
   }
 
   /** Believe a card, or throw UntrustedCard: not signed, not among those you named, or older than one already seen. */
@@ -104,21 +128,20 @@ export class Trust {
       if (this.#checked.size >= CHECKED_CARDS) this.#checked.clear()
       this.#checked.set(card.text, body)
     }
-    const standing = this.standing(body.node)
-    if ((this.pins.size || this.issuers.size) && standing !== 'pinned' && standing !== 'vouched') {
+    if (!this.admits(body.node)) {
       throw new UntrustedCard(`The node ${body.node} is neither pinned nor vouched for; nothing was sent.`)
     }
     const newest = this.#memory.sequence(body.node)
     if (newest !== undefined && body.sequence < newest) {
       throw new UntrustedCard('The relay shows an old card of this node; nothing was sent.')
     }
-    return { body, standing }
+    return { body, standing: this.standing(body.node) }
   }
 
   /** How well we know a node. */
   standing(node: NodeId): Standing {
     if (this.pins.has(node)) return 'pinned'
-    if ((this.#vouched.get(node) ?? 0) > Date.now()) return 'vouched'
+    if (this.#alive().some(({ nodes }) => nodes.includes(node))) return 'vouched'
     return this.#memory.sequence(node) === undefined ? 'new' : 'known'
   }
 

@@ -8,6 +8,9 @@
 import { ApiError, WireError } from '../errors.ts'
 import { type Bytes, concat, isObject, object, utf8 } from '../wire/bytes.ts'
 
+/** Paths that any node answers, whatever `model` says. */
+export const MODEL_FREE: ReadonlySet<string> = new Set(['/v1/images/generations'])
+
 /** OpenAI's usage object. */
 export interface Usage {
   readonly prompt_tokens?: number

@@ -10,21 +10,26 @@
  *     MLKEM768-X25519 (0x647a,   shared secret = SHA3-256(ML-KEM secret ‖ X25519 secret ‖ our X25519 key ‖
  *     draft-ietf-hpke-pq)          node's X25519 key ‖ label), enc = ML-KEM ciphertext (1088) ‖ our X25519 key (32)
  */
-import {
-  KDF_HKDF_SHA256,
-  KEM_ML_KEM_768,
-  type Key,
-  type KEMFactory,
-  LabeledExpand,
-  LabeledExtract,
-  NotSupportedError,
-} from 'hpke'
+import { KDF_HKDF_SHA256, type Key, type KEMFactory, LabeledExpand, LabeledExtract, NotSupportedError } from 'hpke'
 import { type Bytes, concat, utf8 } from '../wire/bytes.ts'
 import { Kem } from '../wire/request.ts'
 
 const MLKEM_PUBLIC = 1184
 const LABEL = utf8('\\.//^\\')
 const X25519 = { name: 'X25519' }
+const MLKEM = { name: 'ML-KEM-768' }
+
+/** WebCrypto's newer half, where the runtime has it (WICG, "Modern Algorithms in the Web Cryptography API"). */
+interface Encapsulating {
+  importKey(
+    format: 'raw-public',
+    key: Bytes,
+    algorithm: object,
+    extractable: boolean,
+    usages: string[],
+  ): Promise<object>
+  encapsulateBits(algorithm: object, key: object): Promise<{ sharedKey: ArrayBuffer; ciphertext: ArrayBuffer }>
+}
 
 /** The primitives under the KEMs. */
 export interface Primitives {
@@ -37,9 +42,10 @@ export interface Primitives {
 
 const native: Primitives = {
   async encapsulate(publicKey) {
-    const mlkem = KEM_ML_KEM_768()
-    const { shared_secret: secret, enc: ciphertext } = await mlkem.Encap(await mlkem.DeserializePublicKey(publicKey))
-    return { secret, ciphertext }
+    const subtle = crypto.subtle as unknown as Encapsulating
+    const theirs = await subtle.importKey('raw-public', publicKey, MLKEM, true, ['encapsulateBits'])
+    const { sharedKey, ciphertext } = await subtle.encapsulateBits(MLKEM, theirs)
+    return { secret: new Uint8Array(sharedKey), ciphertext: new Uint8Array(ciphertext) }
   },
   async agree(publicKey) {
     const { subtle } = crypto
@@ -114,7 +120,7 @@ export function kemOver({ encapsulate, agree, sha3 }: Primitives, kem: Kem): KEM
 /** Native where the runtime can, decided once and for each primitive by trying it. */
 export async function bestPrimitives(): Promise<Primitives> {
   const tries: Promise<unknown>[] = [
-    KEM_ML_KEM_768().GenerateKeyPair(false),
+    crypto.subtle.generateKey(MLKEM, false, ['encapsulateBits', 'decapsulateBits'] as never),
     crypto.subtle.generateKey(X25519, false, ['deriveBits']),
     native.sha3(new Uint8Array()),
   ]

@@ -48,15 +48,30 @@ export function base64url(bytes: Uint8Array): string {
   return btoa(binary).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
 }
 
-/** The reverse of `base64url`, strict. Throws WireError. */
+/** The reverse of `base64url`, strict: there is one spelling for any bytes. Throws WireError. */
 export function unbase64url(digits: string): Bytes {
-  if (!/^[\w-]*$/.test(digits)) throw new WireError('This is not base64url.')
   try {
     const binary = atob(digits.replaceAll('-', '+').replaceAll('_', '/'))
-    return Uint8Array.from(binary, (character) => character.charCodeAt(0))
+    const bytes = Uint8Array.from(binary, (character) => character.charCodeAt(0))
+    // atob lets spaces, padding, the other alphabet and stray bits at the end pass
+    if (base64url(bytes) === digits) return bytes
   } catch {
-    throw new WireError('This is not base64url.')
+    // not base64 at all
   }
+  throw new WireError('This is not base64url.')
+}
+
+/** base64 with padding, as the original's protocol has it. */
+export function base64(bytes: Uint8Array): string {
+  const digits = base64url(bytes).replaceAll('-', '+').replaceAll('_', '/')
+  return digits.padEnd(4 * Math.ceil(digits.length / 4), '=')
+}
+
+/** The reverse of `base64`: no white space, whole groups. Throws WireError. */
+export function unbase64(digits: string): Bytes {
+  const whole = digits.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(digits)
+  if (!whole) throw new WireError('This is not base64.')
+  return Uint8Array.from(atob(digits), (character) => character.charCodeAt(0))
 }
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'

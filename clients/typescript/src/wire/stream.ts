@@ -2,12 +2,14 @@
  * The answer on the wire, `application/vnd.tp.stream`: records `u32 length ‖ u8 kind ‖ payload`, one after the other.
  *
  * Kinds below 0x80 are sealed by the node for the client and numbered from 0. Kinds from 0x80 are in the open: NONCE
- * comes from the node just before record 0; NOTICE and OUTCOME are the relay's own words, advice that nothing relies on.
+ * comes from the node just before record 0; NOTICE and OUTCOME are the relay's own words, advice that nothing relies on;
+ * CLASSIC carries answers of the original's protocol and has no place in a sealed one.
  */
 import { TooLarge, WireError } from '../errors.ts'
 import { type Bytes, concat } from './bytes.ts'
 import { MAX_RECORD } from './limits.ts'
 
+export const STREAM_TYPE = 'application/vnd.tp.stream'
 export const NONCE_BYTES = 32
 const PREFIX_BYTES = 5
 
@@ -19,6 +21,7 @@ export const RecordKind = {
   NONCE: 0x80,
   NOTICE: 0x81,
   OUTCOME: 0x82,
+  CLASSIC: 0x83,
 } as const
 export type RecordKind = (typeof RecordKind)[keyof typeof RecordKind]
 

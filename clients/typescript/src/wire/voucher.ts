@@ -1,44 +1,30 @@
 /**
- * A voucher: a list of nodes that somebody vouches for, signed by them.
+ * A voucher: a list of nodes that somebody vouches for, signed by them (`signed.ts`). The body is
  *
- * It travels as a card does, `base64url(body) "." base64url(signature)`: body is JSON
- * `{"v": 2, "issuer": id, "identity": key, "issued_ms", "expires_ms", "nodes": [id, …]}`, the signature Ed25519 over
- * `"tp/2 voucher\0" ‖ body`. The issuer's id follows from the identity key as a node's does, so people can tell each other
- * whom they trust. Reading one proves nothing; `client/trust.ts` does.
+ *     {"v": 2, "issuer": id, "identity": key, "issued_ms", "expires_ms", "nodes": [id, …]}
+ *
+ * The issuer's id follows from the identity key as a node's does, so people can tell each other whom they trust.
  */
-import { WireError } from '../errors.ts'
-import { type Bytes, concat, object, unbase64url, utf8 } from './bytes.ts'
-import { type NodeId, nodeIdOf, parseNodeId } from './ids.ts'
+import { type NodeId, parseNodeId } from './ids.ts'
+import { type Fields, parseSigned, type Signed } from './signed.ts'
 
-const SIGNING_PREFIX = utf8('tp/2 voucher\0')
+const MAX_NODES = 1000
 
+/** A voucher as it was read: parsed, not believed. Times are unix milliseconds. */
 export interface Voucher {
   readonly issuer: NodeId
-  readonly identity: Bytes
+  readonly issuedMs: number
   readonly expiresMs: number
   readonly nodes: readonly NodeId[]
-  /** What the issuer's identity signed, and the signature. */
-  readonly signed: Bytes
-  readonly signature: Bytes
+  readonly signed: Signed
 }
 
 /** Read a voucher without believing it. Throws WireError. */
 export async function parseVoucher(text: string): Promise<Voucher> {
-  const [head = '', tail = ''] = text.trim().split('.')
-  const body = unbase64url(head)
-  const { v, issuer: named, identity, expires_ms: expiresMs, nodes } = object(body)
-  if (v !== 2 || typeof identity !== 'string' || !Array.isArray(nodes) || typeof expiresMs !== 'number') {
-    throw new WireError('This is no voucher.')
-  }
-  const key = unbase64url(identity)
-  const issuer = await nodeIdOf(key)
-  if (named !== issuer) throw new WireError('The voucher’s issuer does not follow from its key.')
-  return {
-    issuer,
-    identity: key,
-    expiresMs,
-    nodes: nodes.map((node) => parseNodeId(String(node))),
-    signed: concat(SIGNING_PREFIX, body),
-    signature: unbase64url(tail),
-  }
+  const signed = await parseSigned('voucher', 'issuer', text.trim())
+  const { by } = signed
+  const fields: Fields = signed.fields
+  const nodes = fields.names('nodes', MAX_NODES).map(parseNodeId)
+  fields.check('nodes', nodes.length > 0)
+  return { issuer: by, issuedMs: fields.whole('issued_ms'), expiresMs: fields.whole('expires_ms'), nodes, signed }
 }

@@ -1,0 +1,107 @@
+/** Which node is asked, against a real relay with two nodes. What is refused here is refused on the way to that relay. */
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Client, NoNode, Refused } from '../src/index.ts'
+import { servedAs } from '../src/openai/names.ts'
+import { nodesAt, type Program, PYTHON, Stage } from './stage.ts'
+
+const stage = new Stage()
+let relay: Program
+const question = { model: 'echo', messages: [{ role: 'user', content: 'hi' }], stream: true } as const
+
+beforeAll(async () => {
+  relay = await stage.relay()
+  await stage.node([relay.url])
+  await stage.node([relay.url])
+})
+afterAll(() => stage.close())
+
+/** A client on whose way some requests are refused; `asked` has the addresses of all. */
+function watched(refuse: (url: URL) => boolean, options: object = {}) {
+  const asked: URL[] = []
+  const methods: (string | undefined)[] = []
+  const watch = (address: string, init: RequestInit): Promise<Response> => {
+    const url = new URL(address)
+    asked.push(url)
+    methods.push(init.method)
+    if (init.method !== 'POST' || !refuse(url)) return fetch(address, init)
+    const error = { message: 'Too many wait for this node.', code: 'queue_full' }
+    return Promise.resolve(Response.json({ error }, { status: 429, headers: { 'retry-after': '2' } }))
+  }
+  const client = new Client(relay.url, { fetch: watch, ...options })
+  const posted = () => asked.filter(({ pathname }) => pathname === '/relay/v2/jobs').map(nodeOf)
+  return { client, asked, posted, methods }
+}
+
+const nodeOf = (url: URL): string => url.searchParams.get('node') ?? ''
+
+describe('a full queue', () => {
+  test('sends the question to another node', async () => {
+    let refused = ''
+    const { client, posted } = watched((url) => (refused ||= nodeOf(url)) === nodeOf(url))
+    const stream = await client.chat.completions.create(question)
+    for await (const _ of stream);
+    expect(posted()).toEqual([refused, stream.answer.node])
+    expect(stream.answer.node).not.toBe(refused)
+  })
+
+  test('is never asked twice: when all are full, that is said', async () => {
+    const { client, posted, methods } = watched(() => true)
+    const refused = await client.chat.completions.create(question).catch((error: unknown) => error)
+    expect(refused).toBeInstanceOf(Refused)
+    expect(refused).toMatchObject({ code: 'queue_full', status: 429, retryAfter: 2 })
+    expect(posted().sort()).toEqual((await nodesAt(relay.url)).map(({ node }) => node).sort())
+    expect(methods).not.toContain('DELETE') // no queue took it, so there is nothing to cancel
+  })
+})
+
+test('a sticky client asks the node again that answered it, and the relay is told', async () => {
+  const { client, asked } = watched(() => false, { sticky: true })
+  const answered = new Set<string>()
+  for (let i = 0; i < 6; i++) {
+    const stream = await client.chat.completions.create(question)
+    for await (const _ of stream);
+    answered.add(stream.answer.node)
+  }
+  expect(answered.size).toBe(1)
+  expect(asked.filter(({ searchParams }) => answered.has(searchParams.get('prefer') ?? '')).length).toBeGreaterThan(0)
+})
+
+test('pinned nodes are looked for by name', async () => {
+  const [pinned] = await nodesAt(relay.url)
+  const { client, asked, posted } = watched(() => false, { pins: [pinned?.node] })
+  for await (const _ of await client.chat.completions.create(question));
+  expect(nodeOf(asked[0] as URL)).toBe(pinned?.node)
+  expect(posted()).toEqual([pinned?.node])
+})
+
+describe('a name', () => {
+  test('of the table is what the catalogue says', () => {
+    const script = fileURLToPath(new URL('../scripts/names.py', import.meta.url))
+    const { status, stderr } = spawnSync(PYTHON, [script, '--check'], { encoding: 'utf8' })
+    expect([status, stderr]).toEqual([0, ''])
+  })
+
+  test.each([
+    ['gpt-5-chat-latest', 'llama-3-8b-instruct'],
+    ['llama-3-8b-instruct:alignment', 'llama-3-8b-instruct'],
+    ['echo', 'echo'],
+    ['constructor', 'constructor'],
+  ])('%s is looked for as %s', async (name, base) => {
+    expect(servedAs(name)).toBe(base)
+    const { client, asked } = watched(() => false)
+    await client.ask('/v1/chat/completions', { ...question, model: name }).then(
+      (answer) => answer.close(),
+      (error: unknown) => expect(error).toBeInstanceOf(NoNode),
+    )
+    expect(asked[0]?.searchParams.get('model')).toBe(base)
+  })
+
+  test('does not matter where any node will do', async () => {
+    const { client, asked } = watched(() => false)
+    const answer = await client.ask('/v1/images/generations', { model: 'whatever', prompt: 'a tree' })
+    await answer.close()
+    expect(asked[0]?.searchParams.has('model')).toBe(false)
+  })
+})
