@@ -75,7 +75,7 @@ def test_a_relay_whose_port_is_taken_says_so_and_up_takes_the_next(stage: Stage)
 @pytest.mark.parametrize(
     ("arguments", "env", "says"),
     [
-        (["up", "--engine", "nonsense", "--port", "0"], {}, "An engine is llama, echo or an http:// address"),
+        (["up", "--engine", "nonsense", "--port", "0"], {}, "An engine is llama, echo, auto or an http:// address"),
         (["node", "--engine", "echo"], {"TOKEN_PLACE_SLOTS": "99"}, "TOKEN_PLACE_SLOTS"),
         (["node", "--engine", "echo", "--relay", "ftp://x"], {}, "https://relay.example"),
         (["chat", "-m", "x"], {"TOKEN_PLACE_PINNED_NODES": "xyz"}, "TOKEN_PLACE_PINNED_NODES"),

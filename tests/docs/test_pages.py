@@ -71,6 +71,29 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set((ROOT / "docs").rglob("*.md")) <= seen
 
 
+def test_the_page_for_language_models_names_every_page_once() -> None:
+    named = [target.partition("#")[0] for target in LINK.findall(read("llms.txt"))]
+    pages = {str(page.relative_to(ROOT)) for page in every_page()} - {"llms.txt", "CLAUDE.md", "CHANGELOG.md"}
+    decisions = {page for page in pages if re.match(r"docs/adr/\d", page)}
+    assert len(named) == len(set(named))
+    assert set(named) == pages - decisions
+
+
+def test_every_decision_is_listed_under_a_number_of_its_own() -> None:
+    decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
+    assert sorted(LINK.findall(read("docs/adr/README.md"))) == decisions
+    numbers = [name[:4] for name in decisions]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_notes_of_changes_have_endings_that_are_not_dropped() -> None:
+    import tomllib
+
+    kinds = {kind["directory"] for kind in tomllib.loads(read("pyproject.toml"))["tool"]["towncrier"]["type"]}
+    notes = [path.name for path in (ROOT / "changelog.d").iterdir() if not path.name.startswith((".", "_"))]
+    assert {name.split(".")[-2] for name in notes} <= kinds
+
+
 def test_the_readme_is_short_and_names_the_two_commands() -> None:
     text = read("README.md")
     assert len(text.splitlines()) <= 100
@@ -96,10 +119,24 @@ def words(node: ast.expr) -> Iterator[str]:
             yield from words(inner)
 
 
-def codes_in(tree: ast.AST) -> Iterator[str]:
+def named_in(tree: ast.Module) -> dict[str, str]:
+    """The strings that a module gives names to."""
+    return {
+        name.id: text
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for name, text in zip(node.targets, words(node.value), strict=False)
+        if isinstance(name, ast.Name)
+    }
+
+
+def codes_in(tree: ast.Module) -> Iterator[str]:
     """Codes that a module gives to errors and reasons."""
+    named = named_in(tree)
     for node in ast.walk(tree):
         match node:
+            case ast.keyword(arg="code", value=ast.Name(id=constant)) if constant in named:
+                yield named[constant]
             case ast.keyword(arg="code", value=value):
                 yield from words(value)
             case ast.Call(func=ast.Name(id="Reason"), args=[first, *_]):

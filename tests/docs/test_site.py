@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import build_site
 import pytest
 
+import build_site
 from docs.pages import ROOT, read
 
 
@@ -39,7 +39,9 @@ def test_the_navigation_names_every_page_but_single_decisions() -> None:
 
 def test_links_are_written_anew_for_the_site_and_code_is_left_alone() -> None:
     page = ROOT / "docs" / "index.md"
-    text = "[a](../SECURITY.md#x) [b](adr/) [c](../deploy/render.py) [d](https://e.example/f.md)\n```\n[g](../h.md)\n```\n"
+    text = (
+        "[a](../SECURITY.md#x) [b](adr/) [c](../deploy/render.py) [d](https://e.example/f.md)\n```\n[g](../h.md)\n```\n"
+    )
     made = build_site.relinked(text, page, build_site.places())
     assert made == (
         "[a](project/security.md#x) [b](adr/README.md) c [d](https://e.example/f.md)\n```\n[g](../h.md)\n```\n"
