@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from docs import generate
 from docs.pages import ROOT, blocks, every_page, first_cells, read, without_code
 from tokenplace.cli.main import app
+from tokenplace.relay.tickets import INTERRUPTED
 from tokenplace.wire import limits, request, routes, stream
 from tokenplace.wire.card import HELLO_PREFIX, SIGNING_PREFIX
 from tokenplace.wire.request import INFO_PREFIX, Kem
@@ -104,11 +105,22 @@ def test_the_readme_is_short_and_names_the_two_commands() -> None:
 # -- errors --------------------------------------------------------------------------------------------------------
 
 
+def constants() -> dict[str, str]:
+    """Strings that have a name in capitals at the top of some module."""
+    named = re.compile(r'^([A-Z_]+)(?:: Final)? = "(\w+)"$', re.MULTILINE)
+    return {name: text for file in SOURCE.rglob("*.py") for name, text in named.findall(file.read_text())}
+
+
+CONSTANTS = constants()
+
+
 def words(node: ast.expr) -> Iterator[str]:
     """The strings that an expression may give, as far as they are written down."""
     match node:
         case ast.Constant(value=str(text)):
             yield text
+        case ast.Name(id=name) if name in CONSTANTS:
+            yield CONSTANTS[name]
         case ast.IfExp(body=yes, orelse=no):
             yield from words(yes)
             yield from words(no)
@@ -153,7 +165,8 @@ def codes_of_the_code() -> set[str]:
     from tokenplace.wire.messages import Outcome
 
     written = {code for file in SOURCE.rglob("*.py") for code in codes_in(ast.parse(file.read_text()))}
-    return written | {outcome.value for outcome in Outcome} - {"done"}
+    never_told = {"done", INTERRUPTED}
+    return (written | {outcome.value for outcome in Outcome}) - never_told
 
 
 def test_every_stable_code_has_its_row_and_no_row_is_invented() -> None:
@@ -264,3 +277,17 @@ def test_the_layers_in_the_architecture_page_are_the_ones_that_are_enforced() ->
     [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     shown = [block for block in blocks("docs/explanation/architecture.md", "") if block.startswith("cli\n")]
     assert [line.split("  ")[0].strip() for line in shown[0].splitlines()] == layers
+
+
+def test_the_architecture_page_names_files_that_are_there() -> None:
+    named = set(re.findall(r"`([\w./-]+/[\w./-]*|\w+\.(?:py|ts))`", read("docs/explanation/architecture.md")))
+    near = (
+        "",
+        "src/tokenplace",
+        "src/tokenplace/node/engines",
+        "clients/typescript/src/client",
+        "src/tokenplace/relay",
+    )
+    gone = [name for name in named if not any((ROOT / folder / name).exists() for folder in near)]
+    assert len(named) > 40
+    assert gone == []
