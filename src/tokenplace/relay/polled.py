@@ -1,0 +1,230 @@
+"""The node link without a WebSocket, for nodes behind proxies that let none pass: the same messages in plain requests.
+
+    POST   /relay/v2/link            opens a link: {"link": TOKEN}
+    GET    /relay/v2/link/TOKEN      the relay's next message; 204 when there is none for a while; 410 when it is over
+    POST   /relay/v2/link/TOKEN      one message of the node's
+    DELETE /relay/v2/link/TOKEN      the node leaves
+
+Each link is a conversation with the very door that WebSockets come to, so what holds there holds here. The token is
+random and known to the two ends; whoever has it still has to prove the node's identity to the challenge. Requests of
+one link come one after the other in each direction: a request that fails breaks the link, and the node opens another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+
+from tokenplace.errors import QueueFull, Refused, TokenPlaceError, TooLarge
+from tokenplace.relay.asgi import App, ClientGone, Message, Receive, Scope, Send, respond, respond_error, respond_json
+from tokenplace.wire import routes
+from tokenplace.wire.limits import MAX_MESSAGE
+
+CONTENT_TYPE = b"application/vnd.tp.link"
+WAIT = 20.0
+"""Seconds that a request for the next message may wait."""
+
+SILENCE = 45.0
+"""Seconds without a request after which a link is over: two waits and a little."""
+
+_WAITING_MESSAGES = 4
+"""Messages that wait in each direction; who brings more waits."""
+
+_MOST = 10_000
+
+
+_log = structlog.get_logger("tokenplace.relay")
+
+
+class LinkOver(Refused):
+    """This link is over, or never was; open another."""
+
+    code = "link_over"
+    status = HTTPStatus.GONE
+
+
+class _Conversation:
+    """One link: what each side has said and the other has not heard yet."""
+
+    def __init__(self, token: str, now: float) -> None:
+        self.token = token
+        self.heard = now
+        self.to_door: asyncio.Queue[Message] = asyncio.Queue(_WAITING_MESSAGES)
+        self.to_node: asyncio.Queue[bytes] = asyncio.Queue(_WAITING_MESSAGES)
+        self.closed: tuple[int, str] | None = None
+        self.over = asyncio.Event()
+        self.polling: asyncio.Task[object] | None = None
+        self.to_door.put_nowait({"type": "websocket.connect"})
+
+    async def receive(self) -> Message:
+        """What the door hears."""
+        return await self.to_door.get()
+
+    async def send(self, message: Message) -> None:
+        """What the door says."""
+        match message["type"]:
+            case "websocket.send":
+                await self.to_node.put(message["bytes"])
+            case "websocket.close":
+                self.closed = (message.get("code", 1000), message.get("reason") or "")
+                self.over.set()
+
+    def hang_up(self) -> None:
+        """The node is gone: the door hears it next, whatever else waits."""
+        with suppress(asyncio.QueueEmpty):
+            while True:
+                self.to_door.get_nowait()
+        self.to_door.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        with suppress(asyncio.QueueEmpty):  # a door that waits for room goes on and hears it
+            while True:
+                self.to_node.get_nowait()
+        self.over.set()
+
+
+class PolledLinks:
+    """The routes of polled links, in front of `door`, which serves them as WebSockets."""
+
+    def __init__(self, door: App, clock: Callable[[], float], *, wait: float = WAIT) -> None:
+        self._door = door
+        self._clock = clock
+        self._wait = wait
+        self._talks: dict[str, _Conversation] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    def __len__(self) -> int:
+        return len(self._talks)
+
+    async def run(self) -> None:
+        """Serve links until cancelled; they end with it."""
+        async with asyncio.TaskGroup() as self._group:
+            while True:
+                await asyncio.sleep(SILENCE / 10)
+                now = self._clock()
+                for talk in list(self._talks.values()):
+                    if now - talk.heard > SILENCE and talk.polling is None:
+                        talk.hang_up()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        try:
+            await self._answer(scope, receive, send)
+        except ClientGone:
+            return
+        except TokenPlaceError as error:
+            await respond_error(send, error)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = scope["path"][len(routes.LINK) + 1 :]
+        method = scope["method"]
+        if not token:
+            if method != "POST":
+                raise Refused("A link is opened by POST, or by a WebSocket.", code="method_not_allowed", status=405)
+            await _body(receive)
+            await respond_json(send, HTTPStatus.OK, {"link": self._open(scope)})
+            return
+        talk = self._talks.get(token)
+        if talk is None:
+            raise LinkOver
+        talk.heard = self._clock()
+        match method:
+            case "GET":
+                await self._poll(talk, receive, send)
+            case "POST":
+                data = await _body(receive)
+                await _until_over(talk, talk.to_door.put({"type": "websocket.receive", "bytes": data}))
+                await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
+            case "DELETE":
+                talk.hang_up()
+                await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
+            case _:
+                raise Refused("A link takes GET, POST and DELETE.", code="method_not_allowed", status=405)
+        talk.heard = self._clock()
+
+    def _open(self, scope: Scope) -> str:
+        if self._group is None or len(self._talks) >= _MOST:
+            raise QueueFull("This relay has as many polled links as it can bear.", retry_after=30)
+        talk = _Conversation(secrets.token_hex(16), self._clock())
+        self._talks[talk.token] = talk
+        state = {key: value for key, value in scope.get("state", {}).items() if key.startswith("token.place.client")}
+        headers = [(key, value) for key, value in scope["headers"] if key == b"host"]
+        theirs = {**scope, "type": "websocket", "path": routes.LINK, "headers": headers, "state": state}
+        self._group.create_task(self._converse(talk, theirs))
+        return talk.token
+
+    async def _converse(self, talk: _Conversation, scope: Scope) -> None:
+        try:
+            await self._door(scope, talk.receive, talk.send)
+        except Exception as error:  # noqa: BLE001 - one link's bug must not end the others
+            _log.error("link.bug", error=type(error).__name__)
+        finally:
+            talk.over.set()
+            if talk.closed is None:
+                self._talks.pop(talk.token, None)
+            else:  # its reason is to be heard yet
+                asyncio.get_running_loop().call_later(self._wait, self._talks.pop, talk.token, None)
+
+    async def _poll(self, talk: _Conversation, receive: Receive, send: Send) -> None:
+        """Wait for the relay's next message. A second poll takes the place of the first."""
+        if talk.polling is not None:
+            talk.polling.cancel()
+        getting = asyncio.ensure_future(talk.to_node.get())
+        leaving = asyncio.ensure_future(_gone(receive))
+        over = asyncio.ensure_future(talk.over.wait())
+        talk.polling = getting
+        try:
+            await asyncio.wait({getting, leaving, over}, timeout=self._wait, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done() and not getting.cancelled():
+                await respond(send, HTTPStatus.OK, getting.result(), CONTENT_TYPE)
+            elif leaving.done():
+                talk.hang_up()  # what was on its way to the node may be lost: the node begins anew
+            elif talk.over.is_set():
+                code, reason = talk.closed or (0, "")
+                self._talks.pop(talk.token, None)
+                shape = {"error": {"message": reason or "This link is over.", "code": "link_over", "close": code}}
+                await respond_json(send, HTTPStatus.GONE, shape)
+            else:
+                await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
+        finally:
+            for waiting in (getting, leaving, over):
+                waiting.cancel()
+            if talk.polling is getting:
+                talk.polling = None
+
+
+async def _until_over(talk: _Conversation, putting: Coroutine[Any, Any, None]) -> None:
+    """Wait for room, unless the link ends first. Raises LinkOver."""
+    task = asyncio.ensure_future(putting)
+    over = asyncio.ensure_future(talk.over.wait())
+    try:
+        await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise LinkOver
+    finally:
+        task.cancel()
+        over.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(receive: Receive) -> bytes:
+    """One message. Raises TooLarge and ClientGone."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_MESSAGE:
+            raise TooLarge(f"A link message has at most {MAX_MESSAGE} bytes.")
+    return bytes(body)
