@@ -1,5 +1,5 @@
 /**
- * The client's half of the sealed exchange "tp/2": a request that only one node can open, an answer that only its asker
+ * The client's half of the sealed exchange "tp/2": a request that only one node can open, an answer that only the client
  * can open. `src/tokenplace/sealing/exchange.py` describes the whole.
  *
  *     const { sealed, pending } = await sealRequest(body, key, nowMs)
