@@ -1,4 +1,4 @@
-"""The original's encryption as one of its clients does it, written from the contract and not from our sealing."""
+"""The original's encryption as its programs do it, written from the contract and not from our sealing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-class OriginalClient:
-    """A client with a key pair of its own."""
+class OriginalKeys:
+    """A key pair as the original makes it, and its envelopes."""
 
     def __init__(self, bits: int = 2048) -> None:
         self.private = rsa.generate_private_key(65537, bits)

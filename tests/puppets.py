@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from tokenplace.link.ends import NodeEnd
-from tokenplace.link.events import Challenged, NodeEvent, Offered, Welcomed
+from tokenplace.link.events import Challenged, NodeEvent, Offered, Rewound, Welcomed
 from tokenplace.sealing.identity import Identity
 from tokenplace.sealing.keys import SealingPrivateKey
 from tokenplace.wire import request, routes
@@ -299,6 +300,46 @@ def puppets(wires: Wires, url: str, count: int, **options: object) -> list[Puppe
     return made
 
 
+def unknown(node: Puppet, event: NodeEvent) -> None:
+    """A node that holds nothing of what it is asked to go on with."""
+    if isinstance(event, Rewound):
+        node.end.reject(event.sid, Reason("job_unknown"))
+
+
+@contextmanager
+def playing(url: str, play: Callable[[Puppet, Sid], None], count: int = 1) -> Iterator[list[Puppet]]:
+    """Puppets in a thread of their own that do `play` with every offer; real clients can seal to them."""
+    over, ready = threading.Event(), threading.Event()
+    made: list[Puppet] = []
+
+    def act(node: Puppet, event: NodeEvent) -> None:
+        unknown(node, event)
+        if isinstance(event, Offered):
+            play(node, event.sid)
+
+    def run() -> None:
+        with wired() as wires:
+            made.extend(puppets(wires, url, count, models=("echo",), sealing=True, on_event=act))
+            ready.set()
+            while not over.is_set():
+                wires.turn(0.02)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(PATIENCE)
+        yield made
+    finally:
+        over.set()
+        thread.join(PATIENCE)
+
+
+def decline(node: Puppet, sid: Sid) -> None:
+    """What a node on its way out says to an offer."""
+    node.end.reject(sid, Reason("node_draining"))
+    node.flush()
+
+
 def a_request(size: int = 1000) -> tuple[JobId, bytes]:
     """Bytes that look sealed: a header with a fresh id, and noise."""
     header = RequestHeader(bytes(8), Kem.X25519, os.urandom(16), time.time_ns() // 1_000_000)
@@ -324,6 +365,7 @@ class Reader:
     on_chunk: Callable[[Reader, bytes], None] = lambda _, chunk: None
     on_end: Callable[[Reader], None] = lambda _: None
     buffer: int | None = None
+    reads: bool = True
     status: int = 0
     busy: bool = False
     closed: bool = False
@@ -343,7 +385,8 @@ class Reader:
         self._inbox = bytearray()
         self._left = -1
         """Bytes of a body with a length that are still to come; -1: the head comes first; -2: chunks."""
-        self.wires.add(self)
+        if self.reads:
+            self.wires.add(self)
 
     def submit(self, node: NodeId, sealed: bytes) -> None:
         """Ask."""
@@ -365,7 +408,7 @@ class Reader:
         self.body.clear()
         self.sock.setblocking(True)
         self.sock.sendall(message)
-        self.sock.setblocking(False)
+        self.sock.setblocking(not self.reads)
 
     def readable(self) -> None:
         """Bytes of the relay."""

@@ -179,6 +179,14 @@ class StoreUnavailable(Refused):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+_REFUSALS = {kind.code: kind for kind in (Draining, JobUnknown, NodeUnknown, QueueFull, StoreUnavailable)}
+
+
+def refusal_kind(code: str) -> type[Refused]:
+    """Which refusal of a relay a code that travelled stands for; plain `Refused` for any other."""
+    return _REFUSALS.get(code, Refused)
+
+
 class RelayUnreachable(TokenPlaceError):
     """No relay could be reached; check the address and the network."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from original import OriginalClient, text
+from original import OriginalKeys, text
 from stage import EMBEDDED, Program, Stage, all_free, get_json, metric, staged, until
 from tokenplace.wire.classic import CONTENT_TYPE, ClassicRequest, Door, LineReader
 from tokenplace.wire.stream import RecordKind, RecordSplitter
@@ -35,26 +35,26 @@ def ask(gateway: Program, path: str, headers: dict[str, str] | None = None, **fi
     return httpx2.post(f"{gateway.url}/{path}", headers=headers, timeout=30, json={"encrypted": True, **fields})
 
 
-def chat(gateway: Program, me: OriginalClient, to: str, path: str = "v1/chat/completions", **fields: Any) -> Any:
+def chat(gateway: Program, me: OriginalKeys, to: str, path: str = "v1/chat/completions", **fields: Any) -> Any:
     sealed = fields.pop("sealed", None) or me.seal(fields.pop("words", HELLO), to)
     asked = {"model": "echo", "client_public_key": me.key, "messages": sealed, **fields}
     return ask(gateway, path, **asked)
 
 
-def said(me: OriginalClient, answer: Any) -> str:
+def said(me: OriginalKeys, answer: Any) -> str:
     assert answer.status_code == 200, answer.text
     response = me.open(answer.json()["data"])
     return str(response["choices"][0]["message"]["content"])
 
 
-def pieces(me: OriginalClient, lines: list[str]) -> list[dict[str, Any]]:
+def pieces(me: OriginalKeys, lines: list[str]) -> list[dict[str, Any]]:
     """The chunks of an encrypted stream, opened one by one as they stand in it."""
     return [me.open(json.loads(line[6:])["data"]) for line in lines if line.startswith("data: {")]
 
 
 @pytest.fixture(scope="module")
-def me() -> OriginalClient:
-    return OriginalClient()
+def me() -> OriginalKeys:
+    return OriginalKeys()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_an_encrypted_chat_is_opened_by_the_node_and_answered_sealed(
-    gateway: Program, me: OriginalClient, prefix: str
+    gateway: Program, me: OriginalKeys, prefix: str
 ) -> None:
     key = key_at(gateway, prefix=prefix)
     assert key["key_id"] == key["fingerprint"][:16]
@@ -85,7 +85,7 @@ def test_an_encrypted_chat_is_opened_by_the_node_and_answered_sealed(
     assert "Hello" not in answer.text
 
 
-def test_the_key_may_be_spelt_in_three_ways_and_the_words_sealed_in_two(gateway: Program, me: OriginalClient) -> None:
+def test_the_key_may_be_spelt_in_three_ways_and_the_words_sealed_in_two(gateway: Program, me: OriginalKeys) -> None:
     to = key_at(gateway)["public_key"]
     for spelt in (me.key, me.pem, text(me.der)):
         assert said(me, chat(gateway, me, to, client_public_key=spelt)) == "echo: Hello you"
@@ -94,9 +94,7 @@ def test_the_key_may_be_spelt_in_three_ways_and_the_words_sealed_in_two(gateway:
     assert said(me, answer) == "echo: Hello you"
 
 
-def test_an_encrypted_stream_has_the_contracts_events_and_its_end_in_clear(
-    gateway: Program, me: OriginalClient
-) -> None:
+def test_an_encrypted_stream_has_the_contracts_events_and_its_end_in_clear(gateway: Program, me: OriginalKeys) -> None:
     to = key_at(gateway)["public_key"]
     answer = chat(gateway, me, to, "v2/chat/completions", stream=True)
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -109,13 +107,13 @@ def test_an_encrypted_stream_has_the_contracts_events_and_its_end_in_clear(
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_of_a_completion_the_answer_is_sealed_to_the_asker(gateway: Program, me: OriginalClient, prefix: str) -> None:
+def test_of_a_completion_the_answer_is_sealed_to_the_asker(gateway: Program, me: OriginalKeys, prefix: str) -> None:
     answer = ask(gateway, f"{prefix}/completions", model="echo", prompt="once", client_public_key=me.key)
     assert me.open(answer.json()["data"])["choices"][0]["text"] == "echo: once"
     assert answer.headers["x-token-place-privacy"] == "gateway"
 
 
-def test_encrypted_answers_are_counted_like_others(gateway: Program, me: OriginalClient) -> None:
+def test_encrypted_answers_are_counted_like_others(gateway: Program, me: OriginalKeys) -> None:
     before = metric(gateway, "tokenplace_gateway_answers_total"), metric(gateway, "tokenplace_gateway_tokens_total")
     said(me, chat(gateway, me, key_at(gateway)["public_key"]))
     assert metric(gateway, "tokenplace_gateway_answers_total") == before[0] + 1
@@ -125,11 +123,11 @@ def test_encrypted_answers_are_counted_like_others(gateway: Program, me: Origina
 # ── What cannot be answered ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_another_key_a_copy_and_altered_words_have_one_answer(gateway: Program, me: OriginalClient) -> None:
+def test_another_key_a_copy_and_altered_words_have_one_answer(gateway: Program, me: OriginalKeys) -> None:
     to = key_at(gateway)["public_key"]
     good = me.seal(HELLO, to)
     said(me, chat(gateway, me, to, sealed=good))
-    other = OriginalClient()
+    other = OriginalKeys()
     answers = [
         chat(gateway, me, to, sealed=me.seal(HELLO, other.key)),
         chat(gateway, me, to, sealed=good),
@@ -157,13 +155,13 @@ def test_another_key_a_copy_and_altered_words_have_one_answer(gateway: Program, 
 )
 @pytest.mark.parametrize("prefix", ["v1", "v2"])
 def test_a_field_that_cannot_be_is_named(
-    gateway: Program, me: OriginalClient, prefix: str, fields: dict[str, Any], param: str
+    gateway: Program, me: OriginalKeys, prefix: str, fields: dict[str, Any], param: str
 ) -> None:
     answer = chat(gateway, me, key_at(gateway)["public_key"], f"{prefix}/chat/completions", **fields)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_huge_envelopes_are_bounded_and_the_node_goes_on(gateway: Program, me: OriginalClient) -> None:
+def test_huge_envelopes_are_bounded_and_the_node_goes_on(gateway: Program, me: OriginalKeys) -> None:
     to = key_at(gateway)["public_key"]
     sealed = me.seal(HELLO, to)
     for fields in (
@@ -200,7 +198,7 @@ def test_nobody_else_can_rotate(gateway: Program, headers: dict[str, str], code:
     assert key_at(gateway)["key_id"] == before
 
 
-def test_the_operator_rotates_and_what_was_sealed_before_still_opens(gateway: Program, me: OriginalClient) -> None:
+def test_the_operator_rotates_and_what_was_sealed_before_still_opens(gateway: Program, me: OriginalKeys) -> None:
     for prefix, headers in (
         ("v1", {"X-Token-Place-Operator": TOKEN}),
         ("api/v2", {"Authorization": f"Bearer {TOKEN}"}),
@@ -217,7 +215,7 @@ def test_the_operator_rotates_and_what_was_sealed_before_still_opens(gateway: Pr
         assert said(me, chat(gateway, me, fresh["public_key"], key_id=fresh["key_id"])) == "echo: Hello you"
 
 
-def test_a_stream_goes_on_under_a_rotation_and_stops_when_the_asker_leaves(stage: Stage, me: OriginalClient) -> None:
+def test_a_stream_goes_on_under_a_rotation_and_stops_when_the_asker_leaves(stage: Stage, me: OriginalKeys) -> None:
     env = {"PUBLIC_KEY_ROTATION_TOKEN": TOKEN, "TOKEN_PLACE_OPERATOR_TOKEN": " "}
     relay = stage.relay(env=env)
     stage.node(relay, delay=0.1, env=env)
@@ -242,7 +240,7 @@ def test_a_stream_goes_on_under_a_rotation_and_stops_when_the_asker_leaves(stage
     until(lambda: all_free(relay), "the node to stop decoding for nobody")
 
 
-def test_who_seals_to_a_key_that_is_gone_gets_the_fresh_one_with_the_error(stage: Stage, me: OriginalClient) -> None:
+def test_who_seals_to_a_key_that_is_gone_gets_the_fresh_one_with_the_error(stage: Stage, me: OriginalKeys) -> None:
     relay = stage.relay()
     first = stage.node(relay, name="first")
     gone = key_at(relay)
@@ -262,9 +260,7 @@ def test_who_seals_to_a_key_that_is_gone_gets_the_fresh_one_with_the_error(stage
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "operator_auth_not_configured")
 
 
-def test_with_several_nodes_a_request_goes_to_the_one_whose_key_it_is_sealed_to(
-    stage: Stage, me: OriginalClient
-) -> None:
+def test_with_several_nodes_a_request_goes_to_the_one_whose_key_it_is_sealed_to(stage: Stage, me: OriginalKeys) -> None:
     keys = [f"key {number}" for number in range(8)]
     digests = ",".join(hashlib.sha256(key.encode()).hexdigest() for key in keys)
     relay = stage.relay(env={"TOKEN_PLACE_API_KEYS": digests, "TOKEN_PLACE_OPERATOR_TOKEN": TOKEN})
@@ -296,7 +292,7 @@ def test_with_several_nodes_a_request_goes_to_the_one_whose_key_it_is_sealed_to(
 
 
 def test_a_blind_relay_reads_no_encrypted_api_requests_and_a_gateway_of_ones_own_serves_them(
-    stage: Stage, me: OriginalClient
+    stage: Stage, me: OriginalKeys
 ) -> None:
     relay = stage.relay("--blind")
     stage.node(relay)
@@ -327,7 +323,7 @@ def open_request(relay: Program, node: str, request: ClassicRequest) -> list[dic
     return lines
 
 
-def test_requests_in_the_open_are_answered_in_lines(gateway: Program, me: OriginalClient) -> None:
+def test_requests_in_the_open_are_answered_in_lines(gateway: Program, me: OriginalKeys) -> None:
     key = key_at(gateway)
     chat_body = {"client_public_key": me.key, **me.seal_relay(HELLO, key["public_key"])}
     status, message, end = open_request(gateway, key["node"], ClassicRequest(Door.RELAY, chat_body))
@@ -357,7 +353,7 @@ def test_requests_in_the_open_are_answered_in_lines(gateway: Program, me: Origin
 
 
 @pytest.mark.model
-def test_a_real_model_answers_encrypted_requests(stage: Stage, me: OriginalClient) -> None:
+def test_a_real_model_answers_encrypted_requests(stage: Stage, me: OriginalKeys) -> None:
     relay = stage.relay()
     stage.node(relay, engine="llama", flags=["--slots", "2"])
     to = key_at(relay)["public_key"]

@@ -24,11 +24,11 @@ def test_a_conversation_in_the_terminal_survives_ctrl_c(stage: Stage, tmp_path: 
         chat.wait_for("echo: one two three")
         assert re.search(r"node ([a-z2-7]{4}-){7}[a-z2-7]{4} \(new\)", chat.seen)
         chat.wait_for("you ›")
-        chat.type("word " * 100 + "\r")
+        chat.type("word " * 400 + "\r")
         chat.wait_for("echo: word word")
         chat.type("\x03")
         chat.wait_for("stopped")
-        until(lambda: all_free(relay), "the slot to be free", patience=3.0)
+        until(lambda: all_free(relay), "the slot to be free", patience=12.0)
         chat.seen = ""
         chat.type("still there\r")
         chat.wait_for("echo: still there")

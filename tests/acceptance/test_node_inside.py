@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from stage import EMBEDDED, Program, Stage, staged
+from stage import EMBEDDED, Program, Stage, all_free, staged, until
 from tokenplace.cli.node import settings_with, working_node
 from tokenplace.cli.running import Stop
 from tokenplace.client.client import Client
@@ -45,7 +45,7 @@ def engine_of(node: NodeService) -> LlamaEngine:
 
 
 @pytest.mark.model
-async def test_leaving_an_answer_frees_the_engine_s_slot_within_a_second(relay: Program) -> None:
+async def test_leaving_an_answer_frees_the_engine_s_slot(relay: Program) -> None:
     async with a_node(relay, "llama") as node, Client([relay.url]) as client:
         engine = engine_of(node)
         for way in ("leave the stream", "cancel the task"):
@@ -61,7 +61,7 @@ async def test_leaving_an_answer_frees_the_engine_s_slot_within_a_second(relay: 
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(5.0):  # a second where nothing else runs; the whole answer takes far longer
                 while await engine.busy_slots():
                     await asyncio.sleep(0.02)
 
@@ -117,7 +117,7 @@ async def test_a_client_that_waits_hears_its_place_in_the_queue(stage: Stage) ->
     places: list[int | None] = []
     async with Client([relay.url]) as client:
         first = asyncio.create_task(client.chat([{"role": "user", "content": "word " * 20}], model="echo"))
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(until, lambda: not all_free(relay), "the only slot to be taken")
         body = {"model": "echo", "messages": [{"role": "user", "content": "quick"}]}
         async with client.ask(
             "/v1/chat/completions", body, on_news=lambda news: places.append(news.position)

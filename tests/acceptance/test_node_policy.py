@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from stage import EMBEDDED, Program, Stage, free_port, get_json, nodes_at, until
 from tokenplace.client.client import Client
 from tokenplace.errors import NoNode
-from tokenplace.node.weights import default_models_dir
+from tokenplace.node.settings import NodeSettings
 from unit.node.engines.test_local_engines import OLLAMA, answering
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither signal")
@@ -105,7 +104,7 @@ async def test_nothing_of_a_conversation_is_left_on_disk_or_in_logs(stage: Stage
     temporary.mkdir()
     homes = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CACHE_HOME")}
     (tmp_path / "home").mkdir()
-    models = {"TOKEN_PLACE_MODELS_DIR": str(default_models_dir(os.environ))}
+    models = {"TOKEN_PLACE_MODELS_DIR": str(NodeSettings().weights_dir)}
     node = stage.node(
         relay, engine="llama", env={"TMPDIR": str(temporary), "TOKENPLACE_LOG_LEVEL": "DEBUG", **homes, **models}
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.original import Keys, OriginalClient, OriginalNode, call, seal
+from acceptance.original_programs import OriginalClient, OriginalNode, call
 from acceptance.test_blind_relay import BLINDFOLD
+from original import OriginalKeys
 from stage import Program, Stage, metric, staged, until
 
 
@@ -29,7 +30,7 @@ def registered(node: OriginalNode) -> None:
 def test_an_original_client_is_answered_by_an_original_node(relay: Program) -> None:
     with OriginalNode(relay.url) as node:
         registered(node)
-        client = OriginalClient(relay.url, server=node.keys.public)
+        client = OriginalClient(relay.url, server=node.keys.key)
         for text in ("first", "second"):
             client.ask(text)
             assert client.wait()[-1] == {"role": "assistant", "content": f"original: {text}"}
@@ -49,8 +50,8 @@ def test_an_original_client_is_answered_by_a_modern_node(stage: Stage) -> None:
     with OriginalNode(relay.url) as node:
         registered(node)
         servers = {call(f"{relay.url}/next_server")[1]["server_public_key"] for _ in range(100)}
-        assert servers == {client.server, node.keys.public}, "both are offered, to everybody alike"
-        second = OriginalClient(relay.url, server=node.keys.public)
+        assert servers == {client.server, node.keys.key}, "both are offered, to everybody alike"
+        second = OriginalClient(relay.url, server=node.keys.key)
         second.ask("and you")
         client.ask("you too")
         assert second.wait()[-1]["content"] == "original: and you"
@@ -62,15 +63,15 @@ def test_an_original_client_is_answered_by_a_modern_node(stage: Stage) -> None:
 def test_a_node_that_lost_a_question_is_asked_once_more(relay: Program) -> None:
     with OriginalNode(relay.url, broken=1) as node:
         registered(node)
-        client = OriginalClient(relay.url, server=node.keys.public)
+        client = OriginalClient(relay.url, server=node.keys.key)
         client.ask("again")
         assert client.wait()[-1]["content"] == "original: again"
 
 
 def test_a_node_is_busy_while_work_waits_and_polls_slowly_when_none_does(relay: Program) -> None:
     node = OriginalNode(relay.url)
-    call(f"{relay.url}/sink", {"server_public_key": node.keys.public})
-    clients = [OriginalClient(relay.url, server=node.keys.public) for _ in range(4)]
+    call(f"{relay.url}/sink", {"server_public_key": node.keys.key})
+    clients = [OriginalClient(relay.url, server=node.keys.key) for _ in range(4)]
     for client in clients:
         client.ask("together")
     with node:
@@ -84,7 +85,7 @@ def test_the_answer_to_a_question_that_was_given_up_is_not_given_to_the_next(rel
     thought = threading.Event()
     with OriginalNode(relay.url, thought=thought) as node:
         registered(node)
-        client = OriginalClient(relay.url, server=node.keys.public)
+        client = OriginalClient(relay.url, server=node.keys.key)
         client.ask("given up")
         until(lambda: node.took, "the node to be at work")
         assert client.poll() is None
@@ -98,8 +99,8 @@ def test_a_stranger_s_node_answers_nothing_of_another_s(relay: Program) -> None:
     """What the wire lets everybody try from the same address: a forged answer, before and after the true one."""
     with OriginalNode(relay.url) as node:
         registered(node)
-        client = OriginalClient(relay.url, server=node.keys.public)
-        forged = {"client_public_key": client.keys.public, **seal([{"forged": True}], client.keys.public)}
+        client = OriginalClient(relay.url, server=node.keys.key)
+        forged = {"client_public_key": client.keys.key, **client.keys.seal_relay([{"forged": True}], client.keys.key)}
         assert call(f"{relay.url}/source", forged)[0] == 403, "nothing was asked"
         client.ask("true")
         assert client.wait()[-1]["content"] == "original: true"
@@ -116,22 +117,22 @@ def test_invitations_are_asked_of_nodes_that_poll(stage: Stage) -> None:
     for token in ("alone", "one", "two"):
         with OriginalNode(relay.url, token=token) as node:
             registered(node)
-            client = OriginalClient(relay.url, server=node.keys.public)
+            client = OriginalClient(relay.url, server=node.keys.key)
             client.ask("invited")
             assert client.wait()[-1]["content"] == "original: invited"
 
 
 def test_a_node_in_a_batch_of_its_own_answers_in_any_order(relay: Program) -> None:
-    node = Keys()
-    call(f"{relay.url}/sink", {"server_public_key": node.public, "max_batch_size": 4})
-    clients = [OriginalClient(relay.url, server=node.public) for _ in range(3)]
+    node = OriginalKeys()
+    call(f"{relay.url}/sink", {"server_public_key": node.key, "max_batch_size": 4})
+    clients = [OriginalClient(relay.url, server=node.key) for _ in range(3)]
     for number, client in enumerate(clients):
         client.ask(f"question {number}")
-    batch = call(f"{relay.url}/sink", {"server_public_key": node.public, "max_batch_size": 4})[1]["batch"]
+    batch = call(f"{relay.url}/sink", {"server_public_key": node.key, "max_batch_size": 4})[1]["batch"]
     assert len(batch) == 3
     for job in reversed(batch):
         told = [*node.open(job), {"role": "assistant", "content": "answered"}]
-        body = {"client_public_key": job["client_public_key"], **seal(told, job["client_public_key"])}
+        body = {"client_public_key": job["client_public_key"], **node.seal_relay(told, job["client_public_key"])}
         assert call(f"{relay.url}/source", body)[0] == 200
     for number, client in enumerate(clients):
         assert [message["content"] for message in client.wait()] == [f"question {number}", "answered"]

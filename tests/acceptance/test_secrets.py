@@ -233,22 +233,59 @@ def test_no_command_says_a_secret_whatever_it_is_given(tmp_path: Path) -> None:
             runs.append([*words, *arguments, "--json"])
     runs += [["chat", "-m", "hello"], ["config", "set", "relay.server_token", CLIENTS_OWN]]
 
-    def one(arguments: list[str]) -> None:
-        ran = subprocess.run(
-            [sys.executable, "-m", "tokenplace.cli.main", *arguments],
-            cwd=tmp_path,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        ears.hear(" ".join(arguments), ran.stdout + ran.stderr)
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(one, [each for each in runs if each[0] != "bench"]))  # which measures this machine for a while
+    asked = [each for each in runs if each[0] != "bench"]  # which measures this machine for a while
+    said = tmp_path / "said"
+    said.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", FORKED, str(said)],
+        cwd=tmp_path,
+        env=env,
+        input=json.dumps(asked).encode(),
+        capture_output=True,
+        timeout=300,
+        check=True,
+    )
+    for number, arguments in enumerate(asked):
+        ears.hear(" ".join(arguments), (said / str(number)).read_text(errors="replace"))
+    assert "tokenplace" in (said / "0").read_text()
     assert ears.leaks() == []
+
+
+FORKED = """
+import json, os, pkgutil, runpy, sys, traceback
+from importlib import import_module
+import tokenplace.cli
+for module in pkgutil.iter_modules(tokenplace.cli.__path__):
+    if module.name != "main":
+        import_module(f"tokenplace.cli.{module.name}")
+
+def run(number, arguments):
+    out = os.open(os.path.join(sys.argv[1], str(number)), os.O_WRONLY | os.O_CREAT)
+    for stream, into in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
+        os.dup2(stream, into)
+    sys.argv = ["tokenplace", *arguments]
+    try:
+        runpy.run_module("tokenplace.cli.main", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush(); sys.stderr.flush()
+
+running = set()
+for number, arguments in enumerate(json.load(sys.stdin)):
+    if len(running) == 3:
+        running.remove(os.wait()[0])
+    child = os.fork()
+    if not child:
+        run(number, arguments)
+        os._exit(0)
+    running.add(child)
+for _ in running:
+    os.wait()
+"""
+"""Runs each command in a fork of a process that has imported them all: what they say is the same, many times faster."""
 
 
 def test_a_relay_whose_store_is_not_there_does_not_say_its_password(tmp_path: Path) -> None:

@@ -33,5 +33,8 @@ async def test_each_model_is_answered_by_the_engine_that_has_it(stage: Stage) ->
         listed = {each["id"] for each in get_json(f"{relay.url}/v1/models")["data"]}
         assert {EMBEDDED, MODEL} <= listed
         [child] = node.children()
-    until(lambda: nodes_at(relay)[0]["models"] == [EMBEDDED], "the lost server's model to leave the card", 60)
+    async with Client([relay.url]) as client:
+        with pytest.raises(TokenPlaceError):  # also what makes the node look at once
+            await client.chat(hello, model=MODEL)
+    until(lambda: nodes_at(relay)[0]["models"] == [EMBEDDED], "the lost server's model to leave the card")
     assert node.children() == [child], "the other engine went on"

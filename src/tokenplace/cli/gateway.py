@@ -10,6 +10,7 @@ from socket import socket
 import typer
 
 from tokenplace.cli.clients import open_client
+from tokenplace.cli.own_name import OwnName
 from tokenplace.cli.running import configure_logs, run_loop, stop_signal
 from tokenplace.cli.serving import address_of, bind, serving
 from tokenplace.client.settings import ClientSettings
@@ -41,7 +42,9 @@ async def _serve(listener: socket, relays: Sequence[str], settings: GatewaySetti
                 operator=settings.operator,
             )
             passage = Passage(chosen.relays, otherwise=api)
-            async with aclosing(passage), serving(create_page(otherwise=passage), listener):
+            app = create_page(otherwise=passage)
+            guarded = app if settings.api_keys else OwnName(app, settings.names)
+            async with aclosing(passage), serving(guarded, listener):
                 address = address_of(listener)
                 typer.echo(f"OpenAI API: {address}/v1 (JSON), {address}/v2 (JSON and streams); chat page: {address}")
                 await stop.wait()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tokenplace.client.door import Directory, Records
-from tokenplace.relay.address import ASKER
+from tokenplace.relay.address import CLIENT_KEY
 from tokenplace.relay.delivery import Delivery
 from tokenplace.relay.switchboard import Switchboard
 from tokenplace.wire.classic import job_of
@@ -32,7 +32,7 @@ class LocalDoor:
     @asynccontextmanager
     async def submit(self, node: NodeId, sealed: bytes, linger: float) -> AsyncIterator[Records]:
         """Hand over a sealed request."""
-        job, client = job_of(sealed), ASKER.get()
+        job, client = job_of(sealed), CLIENT_KEY.get()
         self._board.check_door(node, client)
         self._board.broker.reserve(len(sealed), client)
         delivery = await self._board.submit(job, sealed, node, linger, client)

@@ -84,6 +84,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._bare_state = self.app_state
         self.app_state = {**self.app_state, ABORT: self.transport.abort, WRITE: self.write_piece}
         self._head_begun = False
         self._in_body = False
@@ -148,6 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Another protocol takes over."""
         self._head_begun = self._in_body = False
         self._wait_for(None)
+        self.app_state = self._bare_state  # our ways in it would keep all of this alive as long as the WebSocket
         super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:

@@ -13,8 +13,9 @@ import structlog
 from pydantic import SecretStr, ValidationError
 
 from tokenplace.cli.noticeboard import noticeboard
+from tokenplace.cli.own_name import OwnName
 from tokenplace.cli.policy import policy_of
-from tokenplace.cli.running import configure_logs, run_loop, stop_signal
+from tokenplace.cli.running import configure_logs, run_loop, settle, stop_signal
 from tokenplace.cli.serving import address_of, bind, serving
 from tokenplace.errors import TokenPlaceError
 from tokenplace.relay.app import Relay, nothing_here
@@ -68,6 +69,7 @@ def read_settings(store: str | None = None) -> tuple[RelaySettings, str | None]:
 async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str]) -> None:
     with stop_signal() as stop:
         async with hosted_relay(listener, settings, hosting=hosting, names=names) as relay:
+            settle()
             _log.info("relay.startup", address=address_of(listener), gateway=hosting)
             if not (names or settings.names or listener.getsockname()[0] in _LOOPBACK):
                 _log.warning("relay.no_name", advice="name the host that nodes dial with --name")
@@ -77,9 +79,18 @@ async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, na
 
 @asynccontextmanager
 async def hosted_relay(
-    listener: socket, settings: RelaySettings, *, hosting: bool, names: Sequence[str] = (), stand_in: bool = False
+    listener: socket,
+    settings: RelaySettings,
+    *,
+    hosting: bool,
+    names: Sequence[str] = (),
+    stand_in: bool = False,
+    own: bool = False,
 ) -> AsyncIterator[Relay]:
-    """A relay with its page that serves while the block runs, with a gateway in the same process when `hosting`."""
+    """A relay with its page that serves while the block runs, with a gateway in the same process when `hosting`.
+
+    `own` says that it is there for this machine, and not for pages that a browser here happens to show.
+    """
     broker = Broker(timing=replace(TIMING, drain=settings.drain_seconds))
     board, courier = _joined(broker, settings)
     async with AsyncExitStack() as stack:
@@ -104,7 +115,7 @@ async def hosted_relay(
             board=board,
             courier=courier,
         )
-        await stack.enter_async_context(serving(relay, listener))
+        await stack.enter_async_context(serving(OwnName(relay, called) if own else relay, listener))
         yield relay
 
 

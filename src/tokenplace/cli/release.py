@@ -55,7 +55,10 @@ def sign_files(
 
 
 def write_checksums(folder: Path) -> None:
-    """`checksums.txt` as `sha256sum --check` reads it, over every file but itself and signatures."""
+    """`checksums.txt` as `sha256sum --check` reads it, over every file but itself and signatures.
+
+    Raises SignatureError for a folder that cannot be read or is empty.
+    """
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and _counts(path))
     except OSError as error:

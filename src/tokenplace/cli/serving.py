@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: App, listener: socket.socket, bounds: Bounds | None = None) -> AsyncIterator[None]:
-    """Serve `app` while the block runs; afterwards nothing listens any more."""
+    """Serve `app` while the block runs; afterwards nothing listens any more. Raises TokenPlaceError where it cannot."""
     bounds = bounds or Bounds(connections=max_files() - _OTHER_FILES)
     config = uvicorn.Config(
         app,

@@ -51,7 +51,7 @@ def run(
 async def _serve(listener: socket, relay_settings: RelaySettings, settings: NodeSettings, identity: Identity) -> None:
     address = address_of(listener)
     with stop_signal() as stop:
-        async with hosted_relay(listener, relay_settings, hosting=True, stand_in=settings.stand_in) as relay:
+        async with hosted_relay(listener, relay_settings, hosting=True, stand_in=settings.stand_in, own=True) as relay:
             typer.echo("Starting the model …")
             async with working_node(identity, settings, [address], stop) as node, asyncio.TaskGroup() as group:
                 showing = group.create_task(_show(address, node.card.body.models))

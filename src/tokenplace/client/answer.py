@@ -60,9 +60,17 @@ _RETURN = 20.0
 """Seconds in which we try to come back to a broken stream."""
 
 _FOR_ANOTHER_NODE = frozenset(
-    {Outcome.NODE_LOST, Outcome.NO_PROGRESS, Outcome.RELAY_STOPPED, "node_draining", "busy", "key_unknown"}
+    {
+        Outcome.NODE_LOST,
+        Outcome.NO_PROGRESS,
+        Outcome.RELAY_STOPPED,
+        "node_draining",
+        "busy",
+        "key_unknown",
+        "clock_skew",
+    }
 )
-"""Endings after which another node, or the same with a fresh card, may do better."""
+"""Endings after which another node, or the same with a fresh card, may do better: the wrong clock may be the node's."""
 
 
 _UNREAD = frozenset({"busy", "node_draining", "key_unknown"})
@@ -228,7 +236,9 @@ class Answer:
                     raise lost.error from None
                 avoid.add(attempt.node_id)
                 full = lost.error if isinstance(lost.error, QueueFull) else None
-                self.relays.forget(attempt.door)
+                if lost.error.code == Outcome.RELAY_STOPPED:
+                    self.relays.forget(attempt.door)
+                self.relays.pass_over(attempt.door, attempt.node_id)
                 self._news(Phase.RETRYING)
 
     async def _choose(self, avoid: set[NodeId]) -> _Try:

@@ -96,7 +96,7 @@ class CryptoClient:
         return self._server.pem if self._server is not None else None
 
     def fetch_server_public_key(self, endpoint: str = NEXT_SERVER, timeout: float = 10) -> bool:
-        """Ask for a server's key and keep it. False where there is none."""
+        """Ask for a server's key and keep it; `timeout` in seconds. False where there is none: nothing is raised."""
         try:
             told = self._relay.get(endpoint, timeout)
             if not isinstance(told, dict) or "error" in told:
@@ -144,7 +144,7 @@ class CryptoClient:
     def send_encrypted_message(
         self, endpoint: str, payload: Mapping[str, Any], timeout: float = 10
     ) -> dict[str, Any] | None:
-        """POST a payload as it is. None unless the answer is 200 and a JSON object."""
+        """POST a payload as it is; `timeout` in seconds. None unless the answer is 200 and a JSON object."""
         try:
             status, told = self._relay.post(endpoint, payload, timeout)
             if status != HTTPStatus.OK or not isinstance(told, dict):

@@ -10,16 +10,7 @@ from typing import Any, Protocol
 
 import httpx2 as httpx
 
-from tokenplace.errors import (
-    Draining,
-    JobUnknown,
-    NodeUnknown,
-    QueueFull,
-    Refused,
-    RelayUnreachable,
-    StoreUnavailable,
-    WireError,
-)
+from tokenplace.errors import Refused, RelayUnreachable, WireError, refusal_kind
 from tokenplace.wire import request, routes, stream
 from tokenplace.wire.address import relay_address
 from tokenplace.wire.ids import JobId, ModelId, NodeId
@@ -31,7 +22,6 @@ _SILENCE = 25.0
 
 _MAX_DIRECTORY = 4 * 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
-_REFUSALS = {kind.code: kind for kind in (Draining, JobUnknown, NodeUnknown, QueueFull, StoreUnavailable)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,5 +207,4 @@ def _refusal(response: httpx.Response, content: bytes) -> Refused:
         code, message = str(error["code"]), str(error["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
         code, message = "relay_error", f"The relay answered {response.status_code}."
-    kind = _REFUSALS.get(code, Refused)
-    return kind(message, code=code, status=response.status_code, retry_after=seconds)
+    return refusal_kind(code)(message, code=code, status=response.status_code, retry_after=seconds)

@@ -77,6 +77,19 @@ class Relays:
         self._directories = {key: kept for key, kept in self._directories.items() if key[0] is not door}
         self._cards = {key: kept for key, kept in self._cards.items() if key[0] is not door}
 
+    def pass_over(self, door: Door, node: NodeId) -> None:
+        """A node failed: what that door said is used on without it. Where nobody else is left, it is asked anew.
+
+        Asking anew every time would make a request that fails once cost more than two that do not.
+        """
+        kept = {}
+        for key, (when, directory) in self._directories.items():
+            rest = [listing for listing in directory.listings if key[0] is not door or listing.card.node != node]
+            if rest:
+                kept[key] = (when, replace(directory, listings=rest))
+        self._directories = kept
+        self._cards.pop((door, node), None)
+
     async def directories(
         self, model: ModelId | None, wanted: Callable[[NodeId], bool] = lambda _: True
     ) -> list[tuple[Door, Directory]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenplace import places
 from tokenplace.errors import WireError
+from tokenplace.spelling import words
 from tokenplace.wire.ids import NodeId, parse_node_id
 
 DEFAULT_RELAY = "http://127.0.0.1:5000"
@@ -39,26 +40,22 @@ class ClientSettings:
 
         Raises WireError for a pin or an issuer that is no id.
         """
-        named = list(relays) or _words(env.get(RELAYS_VARIABLE, "")) or [DEFAULT_RELAY]
-        named += _words(env.get(FALLBACKS_VARIABLE, ""))
+        named = list(relays) or words(env.get(RELAYS_VARIABLE, "")) or [DEFAULT_RELAY]
+        named += words(env.get(FALLBACKS_VARIABLE, ""))
         return cls(
             relays=tuple(dict.fromkeys(relay.rstrip("/") for relay in named)),
             pins=_ids(env, PINS_VARIABLE),
             issuers=_ids(env, ISSUERS_VARIABLE),
-            vouchers=tuple(Path(word).expanduser() for word in _words(env.get(VOUCHERS_VARIABLE, ""))),
+            vouchers=tuple(Path(word).expanduser() for word in words(env.get(VOUCHERS_VARIABLE, ""))),
             memory=places.state() / "known-nodes.json",
         )
 
 
 def _ids(env: Mapping[str, str], variable: str) -> tuple[NodeId, ...]:
     ids = []
-    for word in _words(env.get(variable, "")):
+    for word in words(env.get(variable, "")):
         try:
             ids.append(parse_node_id(word))
         except WireError as error:
             raise WireError(f"{variable} has {word!r} in it. {error.message}") from None
     return tuple(ids)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tokenplace.spelling import path_of
 
 
 class CommunitySettings(BaseSettings):
@@ -25,3 +27,8 @@ class CommunitySettings(BaseSettings):
     """The registry of server providers, YAML; else `config/server_providers.yaml`."""
     hourly: int = Field(20, validation_alias="TOKEN_PLACE_COMMUNITY_LIMIT", ge=0)
     """Ratings and offers that one address may send in an hour; 0 for no bound."""
+
+    @field_validator("feedback", "queue", "registry", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return path_of(value)

@@ -46,7 +46,7 @@ _OPERATOR = "x-token-place-operator"
 
 
 class Gateway:
-    """The routes. `hosted` says that this is not the asker's own machine, and the answers say so too."""
+    """The routes. `hosted` says that this is not the client's own machine, and the answers say so too."""
 
     def __init__(
         self,
@@ -312,7 +312,9 @@ def _foreign(request: Request, status: int) -> ApiError:
 
 
 async def _read(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    # A page of another origin may send what says nothing of its type unasked, but never without saying whose it is.
+    unsaid = "" if "origin" in request.headers else "application/json"
+    kind = request.headers.get("content-type", unsaid).partition(";")[0].strip().lower()
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if not (kind == "application/json" or kind.endswith("+json")) or coding not in ("identity", ""):
         raise ApiError(

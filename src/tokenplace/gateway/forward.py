@@ -176,7 +176,7 @@ class Forwarded(Response):
 
 
 async def gone(receive: Receive, answering: asyncio.Task[None]) -> None:
-    """Cancel the answering when the asker's connection ends."""
+    """Cancel the answering when the client's connection ends."""
     while (await receive())["type"] != "http.disconnect":
         pass
     answering.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -22,6 +23,9 @@ _TOLD = ("content-type", "cache-control", "retry-after", "x-accel-buffering", "x
 
 _SILENCE = 25.0
 
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_-]+)+/?")
+"""A path without dots, marks and control characters: it goes to the relay decoded, and must mean the same there."""
+
 
 class Passage:
     """Hands the relay's own routes and its notice board on to the first relay that answers; all else to `otherwise`."""
@@ -37,7 +41,8 @@ class Passage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or not (path == routes.NODES or path.startswith(routes.JOBS) or is_notice(path)):
+        ours = path == routes.NODES or path == routes.JOBS or path.startswith(f"{routes.JOBS}/") or is_notice(path)
+        if scope["type"] != "http" or not (ours and _PLAIN.fullmatch(path)):
             await self._otherwise(scope, receive, send)
             return
         body = bytearray()

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tokenplace.openai.screening import phrases_of
+from tokenplace.spelling import secret, words_of
 
 SERVICE = "token.place"
 
@@ -39,20 +40,21 @@ class GatewaySettings(BaseSettings):
     """The same, where the variable before it is not set or blank."""
     former_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
     """The same again."""
+    names: Annotated[list[str], NoDecode] = Field(default_factory=list, validation_alias="TOKEN_PLACE_GATEWAY_NAMES")
+    """Names under which this gateway is asked, with commas between. Addresses, names without dots and names of
+    local networks need not be listed; where API keys are asked for, any name will do."""
     log_level: str = Field("INFO", validation_alias="TOKENPLACE_LOG_LEVEL")
     """DEBUG, INFO, WARNING or ERROR."""
 
-    @field_validator("api_keys", "blocklist", mode="before")
+    @field_validator("api_keys", "blocklist", "names", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+        return words_of(value)
 
     @property
     def operator(self) -> str | None:
         """The operator's token: the first of the three variables that is not blank."""
-        tokens = (self.operator_token, self.rotation_token, self.former_rotation_token)
-        words = (token.get_secret_value().strip() for token in tokens if token is not None)
-        return next(filter(None, words), None)
+        return secret(self.operator_token, self.rotation_token, self.former_rotation_token)
 
     @property
     def phrases(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from tokenplace.openai.asking import Traits
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.screening import PhraseScreen
 from tokenplace.sealing.operator import Operator
+from tokenplace.spelling import secret
 from tokenplace.wire.ids import ModelId
 
 _UPSTREAM_SLOTS = 4
@@ -107,7 +108,7 @@ def _api(
 def _upstream(settings: NodeSettings, address: str, models: Sequence[str]) -> UpstreamEngine:
     return UpstreamEngine(
         address,
-        key=settings.upstream_key.get_secret_value() if settings.upstream_key else None,
+        key=secret(settings.upstream_key),
         slots=settings.slots or _UPSTREAM_SLOTS,
         context=settings.context or DEFAULT_CONTEXT,
         names={ModelId(name): name for name in models} or None,

@@ -27,6 +27,10 @@ MOST_AT_ONCE = 32
 _MAX_HEAD = 16 * 1024
 _MAX_BODY = 4 * 1024
 _NEXT_PORTS = 50
+_NO_HTTP = (
+    b'{"error": {"message": "This is no proper HTTP request, or more than a status page takes.", '
+    b'"type": "invalid_request_error", "param": null, "code": "bad_http"}}'
+)
 
 
 class StatusPortTaken(TokenPlaceError):
@@ -117,8 +121,9 @@ async def _serve(
     try:
         request = await _read(connection, reader, writer)
     except h11.RemoteProtocolError as error:
-        status = error.error_status_hint if isinstance(error.error_status_hint, int) else HTTPStatus.BAD_REQUEST
-        response = Response(status, b"This is no proper HTTP request.\n")
+        hint = error.error_status_hint
+        status = hint if isinstance(hint, int) and 400 <= hint < 500 else HTTPStatus.BAD_REQUEST
+        response = Response(status, _NO_HTTP, "application/json")
     else:
         if request is None:
             return

@@ -17,6 +17,7 @@ from datetime import datetime
 from datetime import time as TimeOfDay
 
 from tokenplace.node.hardware import Readings
+from tokenplace.spelling import words
 
 LOOK_EVERY = 5.0
 """Seconds between two looks at the machine."""
@@ -62,7 +63,7 @@ class Hours:
     @classmethod
     def parse(cls, text: str) -> Hours:
         """`22:00-07:00`, `mon-fri 18:00-08:00,sat 00:00-24:00`. Raises ValueError."""
-        return cls(text.strip(), tuple(_span(word.strip()) for word in text.split(",") if word.strip()))
+        return cls(text.strip(), tuple(_span(word) for word in words(text)))
 
     def hold(self, now: datetime) -> bool:
         """Whether `now` (local time) is among them."""

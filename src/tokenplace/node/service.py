@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidURI
-
-from tokenplace.errors import LinkError, Refused, WireError
-from tokenplace.link.ends import NodeEnd
-from tokenplace.link.events import (
-    Cancelled,
-    Challenged,
-    Drained,
-    Granted,
-    NodeEvent,
-    Offered,
-    Rewound,
-    Welcomed,
-)
+from tokenplace.errors import Refused, WireError
 from tokenplace.node.api import NodeApi
 from tokenplace.node.classic import ClassicDoor, ClassicWorker
 from tokenplace.node.counts import Counts
 from tokenplace.node.engines.base import Engine
 from tokenplace.node.engines.echo import EchoEngine
 from tokenplace.node.home import CardNumbers
+from tokenplace.node.links import Links
 from tokenplace.node.lookout import look_around, look_in_the_mirror
 from tokenplace.node.mirror import Mirror
 from tokenplace.node.runs import Run, Runs
@@ -41,21 +26,16 @@ from tokenplace.sealing.identity import Identity
 from tokenplace.sealing.keys import KeyRing
 from tokenplace.sealing.replay import ReplayGuard
 from tokenplace.version import version
-from tokenplace.wire import routes
 from tokenplace.wire.address import relay_address
 from tokenplace.wire.card import Card, CardBody, ModelCard
 from tokenplace.wire.classic import is_classic
 from tokenplace.wire.ids import JobId, ModelId, show_node_id
-from tokenplace.wire.limits import MAX_MESSAGE, TIMING, Timing
-from tokenplace.wire.messages import Hello, Outcome, Status
+from tokenplace.wire.limits import MAX_CARD_MODELS, TIMING, Timing
+from tokenplace.wire.messages import Outcome
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
-_SUPERSEDED, _NOT_ADMITTED = 4001, 4003
 _TICK = 0.5
 OWNER = "owner"
 """Who pauses by hand: by command, signal or the status page."""
-
-_log = structlog.get_logger("tokenplace.node")
 
 
 @dataclass(slots=True)
@@ -71,17 +51,6 @@ class NodeState:
     def connected(self) -> int:
         """How many relays take this node."""
         return sum(relay.step is LinkStep.CONNECTED for relay in self.relays)
-
-
-def link_url(relay: str) -> tuple[str, str]:
-    """The WebSocket address of a relay's base URL, and the authority that the node signs. Raises WireError."""
-    parts = relay_address(relay)
-    secure = parts.scheme == "https"
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    default = 443 if secure else 80
-    authority = host if (parts.port or default) == default else f"{host}:{parts.port}"
-    return f"{'wss' if secure else 'ws'}://{authority}{parts.path}{routes.LINK}", authority
 
 
 class NodeService:
@@ -103,15 +72,10 @@ class NodeService:
     ) -> None:
         self._identity = identity
         self.engine = engine
-        self._token = token
-        self._timing = timing
         self._clock = clock
         self._wall_ms = wall_ms
         self._keys = KeyRing.generate(now_ms=wall_ms())
         self._replays = ReplayGuard(timing)
-        self._links: set[NodeEnd] = set()
-        self._shown: dict[NodeEnd, Card] = {}
-        """What each relay was shown that has not welcomed us yet."""
         self._tasks: dict[JobId, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         now = clock()
@@ -126,6 +90,9 @@ class NodeService:
         self._sequence = numbers.last() if numbers is not None else 0
         self._mirror = Mirror(identity.node)
         self._card = self._make_card()
+        self._links = Links(
+            self.runs, identity=identity, card=lambda: self._card, token=token, timing=timing, clock=clock
+        )
         if classic is not None:
             classic.node = identity.node
             classic.keys.changed = self._announce
@@ -142,7 +109,7 @@ class NodeService:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 for relay in self.state.relays:
-                    group.create_task(self._stay(relay))
+                    group.create_task(self._links.stay(relay))
                 group.create_task(self._tick())
                 group.create_task(self._follow_engine())
                 group.create_task(
@@ -164,8 +131,7 @@ class NodeService:
     async def drain(self, patience: float) -> None:
         """Take no new jobs, tell the relays, and wait for the running answers, at most `patience` seconds."""
         self.runs.draining = True
-        for end in self._links:
-            end.drain()
+        self._links.drain()
         deadline = self._clock() + patience
         while (self.runs.busy or self.runs.unsent) and self._clock() < deadline:  # noqa: ASYNC110 - runs have no events
             await asyncio.sleep(0.05)
@@ -249,126 +215,6 @@ class NodeService:
     def _watched(self, run: Run, usage: Callable[[], Usage]) -> None:
         self.state.counts.watch(run.job, usage)
 
-    # -- links -----------------------------------------------------------------------------------------------------
-
-    async def _stay(self, relay: RelayState) -> None:
-        """Keep one relay, with pauses that grow while it will not have us."""
-        pause = _FIRST_PAUSE
-        url, authority = link_url(relay.url)
-        while True:
-            began = self._clock()
-            self._note(relay, LinkStep.DIALLING)
-            least = 0.0
-            try:
-                async with connect(
-                    url, compression=None, max_size=MAX_MESSAGE, ping_interval=None, close_timeout=1, open_timeout=10
-                ) as socket:
-                    await self._speak(relay, socket, authority)
-                detail = "the relay closed the link"
-            except ConnectionClosed as closed:
-                detail = closed.rcvd.reason if closed.rcvd and closed.rcvd.reason else "the connection broke"
-                code = closed.rcvd.code if closed.rcvd else 0
-                if code == _SUPERSEDED:
-                    detail = "another machine serves under this node's identity; stop one of the two"
-                    least = 60.0
-                elif code == _NOT_ADMITTED:
-                    least = 15.0
-            except (InvalidProxy, ImportError) as error:
-                detail = f"the proxy of this machine cannot be used ({error})"
-            except (InvalidHandshake, InvalidURI) as error:
-                detail = f"no relay answers there ({error})"
-            except (OSError, TimeoutError) as error:
-                detail = f"cannot be reached ({type(error).__name__})"
-            except LinkError as error:
-                detail = error.message
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError  # a TaskGroup whose child fails in that very moment forgets it
-            if self._clock() - began > 10.0:
-                pause = _FIRST_PAUSE
-            self._note(relay, LinkStep.WAITING, detail)
-            await asyncio.sleep(max(least, pause) * random.uniform(0.7, 1.3))  # noqa: S311 - spreads the herd
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    async def _speak(self, relay: RelayState, socket: ClientConnection, authority: str) -> None:
-        output = asyncio.Event()
-        end = NodeEnd(output.set)
-        end.last_heard = self._clock()
-        try:
-            async with asyncio.TaskGroup() as group:
-                writer = group.create_task(self._write(end, output, socket))
-                watch = group.create_task(self._watch(end))
-                async for message in socket:
-                    if isinstance(message, str):
-                        raise LinkError("The link speaks binary messages.")
-                    now = self._clock()
-                    for event in end.receive(message, now):
-                        self._handle(relay, end, event, authority, now)
-                writer.cancel()
-                watch.cancel()
-        except* (ConnectionClosed, LinkError) as group_error:
-            raise group_error.exceptions[0] from None
-        finally:
-            self._links.discard(end)
-            self._shown.pop(end, None)
-            self.runs.link_lost(end, self._clock())
-
-    async def _write(self, end: NodeEnd, output: asyncio.Event, socket: ClientConnection) -> None:
-        while True:
-            await output.wait()
-            output.clear()
-            while message := end.take():
-                await socket.send(message)
-
-    async def _watch(self, end: NodeEnd) -> None:
-        """A relay that went silent is gone, whatever TCP believes (a suspended machine, a lost route)."""
-        while True:
-            await asyncio.sleep(_TICK)
-            now = self._clock()
-            if now - end.last_heard >= self._timing.silence:
-                raise LinkError("The relay went silent.")
-            if end in self._links and now - max(end.last_heard, end.last_pinged) >= self._timing.heartbeat:
-                end.ping(now)
-
-    def _handle(self, relay: RelayState, end: NodeEnd, event: NodeEvent, authority: str, now: float) -> None:
-        match event:
-            case Challenged(nonce=nonce):
-                signature = self._identity.sign_hello(nonce, authority)
-                end.hello(Hello(self._card, signature, authority, self.runs.slots, self._token))
-                self._shown[end] = self._card
-            case Welcomed():
-                self._links.add(end)
-                self.runs.link_up(end)
-                if self._shown.pop(end, None) is not self._card:
-                    self._show(end)  # keys changed while the relay was looking at the former card
-                self._note(relay, LinkStep.CONNECTED)
-                _log.info("link.up", relay=relay.url)
-            case Offered():
-                self.runs.offered(end, event, now)
-            case Rewound():
-                self.runs.rewound(end, event, now)
-            case Granted(sid=sid, total=total):
-                self.runs.granted(end, sid, total, now)
-            case Cancelled(sid=sid):
-                self.runs.cancelled(end, sid)
-            case Drained():
-                relay.draining = True
-                self._note(relay, LinkStep.CONNECTED, "the relay is shutting down")
-
-    def _note(self, relay: RelayState, step: LinkStep, detail: str = "") -> None:
-        if (relay.step, relay.detail) != (step, detail):
-            if detail and step is LinkStep.CONNECTED:
-                _log.info("link.news", relay=relay.url, news=detail)
-            elif detail and detail != relay.told:  # the same reason again and again is told once
-                _log.warning("link.down", relay=relay.url, reason=detail)
-                relay.told = detail
-            if LinkStep.CONNECTED in (relay.step, step) and relay.step is not step:
-                relay.since = self._clock()
-            relay.step, relay.detail = step, detail or (relay.detail if step is LinkStep.DIALLING else "")
-        if step is LinkStep.CONNECTED:
-            relay.told = ""
-        else:
-            relay.draining, relay.demand = False, None
-
     # -- time ------------------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
@@ -395,7 +241,7 @@ class NodeService:
     def _served(self) -> tuple[ModelCard, ...]:
         """What stands on the card. While somebody pauses nothing does: whoever asks hears at once that there is none,
         instead of waiting."""
-        return () if self.state.pauses else tuple(self.engine.models)
+        return () if self.state.pauses else tuple(self.engine.models)[:MAX_CARD_MODELS]
 
     def _offer(self) -> None:
         """Tell the relays how many jobs may come: none while the engine is down or somebody pauses."""
@@ -421,10 +267,4 @@ class NodeService:
 
     def _announce(self) -> None:
         self._card = self._make_card()
-        for end in self._links:
-            self._show(end)
-
-    def _show(self, end: NodeEnd) -> None:
-        """Give a relay our card as it is now."""
-        told = self.runs.status()
-        end.status(Status(told.slots, told.free, self._card))
+        self._links.show_card()

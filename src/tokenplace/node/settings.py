@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from tokenplace import places
 from tokenplace.node.policy import Hours
 from tokenplace.node.targets import chosen, listed
-from tokenplace.node.weights import default_models_dir
 from tokenplace.openai.screening import phrases_of
+from tokenplace.spelling import path_of, secret, words, words_of
 from tokenplace.wire.ids import ModelId
 
 Words = Annotated[list[str], NoDecode]
@@ -117,7 +117,7 @@ class NodeSettings(BaseSettings):
     former_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
     """The same again."""
     upstream_key: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_UPSTREAM_KEY")
-    """The API key of the server at the engine's URL."""
+    """The API key of the server at the engine's URL. There is no flag for it: every process can read a command line."""
     models_dir: Path | None = Field(None, validation_alias="TOKEN_PLACE_MODELS_DIR")
     """Where model files are kept."""
     state_dir: Path | None = Field(None, validation_alias="TOKEN_PLACE_STATE_DIR")
@@ -139,7 +139,12 @@ class NodeSettings(BaseSettings):
     @field_validator("adapters", "vision_models", "embedding_models", "blocklist", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+        return words_of(value)
+
+    @field_validator("models_dir", "state_dir", "vision", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return path_of(value)
 
     @field_validator("hours")
     @classmethod
@@ -159,19 +164,17 @@ class NodeSettings(BaseSettings):
     @property
     def operator(self) -> str | None:
         """The operator's token: the first of the three variables that is not blank."""
-        tokens = (self.operator_token, self.rotation_token, self.former_rotation_token)
-        words = (token.get_secret_value().strip() for token in tokens if token is not None)
-        return next(filter(None, words), None)
+        return secret(self.operator_token, self.rotation_token, self.former_rotation_token)
 
     @property
     def named_models(self) -> tuple[str, ...]:
         """The models by name, in order."""
-        return tuple(word.strip() for word in (self.model or "").split(",") if word.strip())
+        return tuple(words(self.model or ""))
 
     @property
     def named_engines(self) -> tuple[str, ...]:
         """The engines by name or address, in order."""
-        return tuple(word.strip() for word in self.engine.split(",") if word.strip())
+        return tuple(words(self.engine))
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -197,4 +200,4 @@ class NodeSettings(BaseSettings):
     @property
     def weights_dir(self) -> Path:
         """The models directory, the platform's own unless told."""
-        return self.models_dir or default_models_dir({})
+        return self.models_dir or places.data() / "models"

@@ -1,6 +1,6 @@
 """Model files: where they live, how they come, and whether they are what the catalogue says.
 
-    weights = Weights(default_models_dir(env))
+    weights = Weights(settings.weights_dir)
     path = weights.ensure(entry, progress)      # here, or fetched; right, or WeightsError
 
 A file gets its final name only when it is whole and its SHA-256 is right. Until then it is `NAME.part`, which a later
@@ -21,14 +21,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
-from tokenplace import places
 from tokenplace.errors import WeightsError
 from tokenplace.node import wheels
 from tokenplace.node.downloads import PATIENCE, Download, Progress, Remote, digest_of, etag_file, is_digest
@@ -80,14 +79,6 @@ class Verified:
     path: Path
     digest: str
     against: Against
-
-
-def default_models_dir(env: Mapping[str, str]) -> Path:
-    """Where weights live unless somebody says otherwise: TOKEN_PLACE_MODELS_DIR or the platform's data directory."""
-    chosen = env.get(MODELS_DIR_VARIABLE, "").strip()
-    if chosen:
-        return Path(chosen).expanduser()
-    return places.data() / "models"
 
 
 class Weights:

@@ -19,6 +19,7 @@ from tokenplace.openai.messages import (
     check_turns,
 )
 from tokenplace.openai.refusals import Refusal
+from tokenplace.openai.schemas import JsonSchema
 from tokenplace.openai.tools import (
     MAX_TOOLS,
     AllowedTools,
@@ -100,7 +101,7 @@ class SchemaFormat(Shape):
 
     name: FunctionName
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: JsonSchema = Field(alias="schema")
     strict: bool | None = None
 
 

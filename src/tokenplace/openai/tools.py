@@ -10,8 +10,11 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from tokenplace.openai import refusals
 from tokenplace.openai.messages import FunctionName, Shape
 from tokenplace.openai.refusals import Refusal
+from tokenplace.openai.schemas import JsonSchema, check
 
 MAX_TOOLS = 128
+_ALL_TOGETHER = 8
+"""How many times what one schema may have, all functions may: only one of them is being followed at a time."""
 
 
 class Function(Shape):
@@ -19,7 +22,7 @@ class Function(Shape):
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonSchema | None = None
     strict: bool | None = None
     """OpenAI's promise that arguments follow the schema; calls that are forced through a grammar always do."""
 
@@ -92,7 +95,12 @@ FunctionChoice = Annotated[
 
 
 def check_names(functions: Sequence[Function], where: str) -> None:
-    """Two functions of one name could not be told apart. `where` has `{}` for the place. Raises ApiError."""
+    """Two functions of one name could not be told apart; too many words hold others up.
+
+    `where` has `{}` for the place. Raises ApiError.
+    """
+    if (why := check((function.parameters for function in functions), times=_ALL_TOGETHER)) is not None:
+        raise refusals.invalid(where.partition("[")[0], f"The JSON schemas of these functions are too large. {why}")
     seen: set[str] = set()
     for index, function in enumerate(functions):
         if function.name in seen:

@@ -7,13 +7,13 @@ header that the operator's proxies write is read, because a proxy passes the oth
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import islice
 
 from tokenplace.errors import TokenPlaceError
 from tokenplace.relay.asgi import Scope
@@ -24,7 +24,7 @@ IpNetwork = IPv4Network | IPv6Network
 CLIENT = "token.place.client"
 """Where the relay leaves, in the scope's state, the Client that asks."""
 
-ASKER: ContextVar[str] = ContextVar("tokenplace_asker", default="")
+CLIENT_KEY: ContextVar[str] = ContextVar("tokenplace_client", default="")
 """By what the request that is being answered is counted: an API key's holder, else the client's address.
 
 A gateway in the relay's process asks through many layers that need not know who its client is; its door here does.
@@ -33,10 +33,6 @@ A gateway in the relay's process asks through many layers that need not know who
 _MOST_HOPS = 16
 _HOUSEHOLD = 64
 """Bits of an IPv6 address that name one household: the rest its machines change at will."""
-
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_ELEMENT = re.compile(rf"(?:{_QUOTED}|[^,])+")
-_PAIR = re.compile(rf"(?:{_QUOTED}|[^;])+")
 
 
 class BadProxies(TokenPlaceError):
@@ -96,9 +92,8 @@ class TrustedProxies:
     def _behind(self, scope: Scope, proxy: IpAddress) -> IpAddress:
         """The first address from the right that is no declared proxy; else the last that could be read."""
         values = [value for name, value in scope["headers"] if name == self._name]
-        entries = self._entries(b",".join(values).decode("latin-1")) if values else []
         address = proxy
-        for entry in entries[: -_MOST_HOPS - 1 : -1]:
+        for entry in islice(self._entries(b",".join(values).decode("latin-1")), _MOST_HOPS):
             nearer = _parsed(entry)
             if nearer is None:  # "unknown" or nonsense: nothing left of it can be believed
                 break
@@ -158,21 +153,45 @@ def _client(address: IpAddress) -> Client:
     return Client(address, str(address))
 
 
-def _x_forwarded_for(value: str) -> list[str]:
-    return value.split(",")
+def _x_forwarded_for(value: str) -> Iterator[str]:
+    """The entries, the nearest first."""
+    return reversed(value.split(","))
 
 
-def _forwarded(value: str) -> list[str]:
-    """The `for` of each element (RFC 7239 section 4); an element without one hides its client."""
-    return [_named_for(element) for element in _ELEMENT.findall(value)]
+def _forwarded(value: str) -> Iterator[str]:
+    """The `for` of each element (RFC 7239 section 4), the nearest first; one without it hides its client."""
+    return (_named_for(element) for element in _from_the_right(value, ","))
 
 
 def _named_for(element: str) -> str:
-    for pair in _PAIR.findall(element):
+    for pair in _from_the_right(element, ";"):
         name, _, value = pair.partition("=")
         if name.strip().lower() == "for":
-            return str(value)
+            return value
     return "unknown"
+
+
+def _from_the_right(value: str, mark: str) -> Iterator[str]:
+    """What stands between marks outside of quotes, the last first.
+
+    Read from that side, a quote that a stranger left open cannot swallow what a proxy has appended. Each character is
+    looked at once or twice: what took longer for some texts would hold up everybody.
+    """
+    quoted, end = False, len(value)
+    for place in range(len(value) - 1, -1, -1):
+        if value[place] == '"' and not (quoted and _escaped(value, place)):
+            quoted = not quoted
+        elif value[place] == mark and not quoted:
+            yield value[place + 1 : end]
+            end = place
+    yield value[:end]
+
+
+def _escaped(value: str, place: int) -> bool:
+    first = place
+    while first and value[first - 1] == "\\":
+        first -= 1
+    return (place - first) % 2 == 1
 
 
 _NOBODY = TrustedProxies()

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client.core import Metric
 
 from tokenplace.errors import Refused
-from tokenplace.relay.address import ASKER, Client
+from tokenplace.relay.address import CLIENT_KEY, Client
 from tokenplace.relay.admission import Admission, Verifier
 from tokenplace.relay.asgi import (
     STREAMS,
@@ -38,6 +38,7 @@ from tokenplace.relay.limits import Budget, RateLimited
 from tokenplace.relay.links import NodesDoor
 from tokenplace.relay.metrics import CONTENT_TYPE, Metrics
 from tokenplace.relay.policy import Policy
+from tokenplace.relay.polled import PolledLinks
 from tokenplace.relay.replicas.courier import Courier
 from tokenplace.relay.replicas.metrics import PeeringCollector
 from tokenplace.relay.replicas.presence import Remote
@@ -45,6 +46,7 @@ from tokenplace.relay.roster import Node
 from tokenplace.relay.switchboard import Switchboard
 from tokenplace.relay.traffic import COUNTED, Traffic, route_of
 from tokenplace.wire import routes
+from tokenplace.wire.messages import Closed
 
 _TICK = 0.5
 _LOOK_AGAIN = 2.0
@@ -107,6 +109,7 @@ class Relay:
         self._classic = ClassicDoor(self._room, clock, self._admission.admit_poller)
         self._metrics.add(ClassicCollector(self._room, clock))
         self._links = NodesDoor(broker, clock, self._admission, self._limiter)
+        self._polled = PolledLinks(self._links, clock)
         self._proxy_missed = False
         self._own: dict[str, Callable[[Send], Awaitable[None]]] = {
             routes.LIVEZ: self._alive,
@@ -125,14 +128,14 @@ class Relay:
                 if scope["path"] == routes.LINK:
                     await self._links(scope, receive, send)
                 else:
-                    await send({"type": "websocket.close", "code": 4004})
+                    await send({"type": "websocket.close", "code": Closed.NO_LINK})
             case "http":
                 await self._watched(scope, receive, send)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find out who asks and for what, count it, and answer."""
         client = self._policy.proxies.mark(scope)
-        ASKER.set(client.key)
+        CLIENT_KEY.set(client.key)
         route = route_of(scope["method"], scope["path"])
         exchange = self._traffic.watch(scope, send, route)
         try:
@@ -155,7 +158,7 @@ class Relay:
         given = header(scope, b"authorization")
         key = self._policy.holder(given) if given else None
         if key is not None:
-            ASKER.set(key)
+            CLIENT_KEY.set(key)
         if (
             not (self._proxy_missed or self._policy.proxies.declared)
             and client.ip is not None
@@ -186,6 +189,8 @@ class Relay:
         own = self._own.get(path) if scope["method"] in ("GET", "HEAD") else None
         if path == routes.NODES or path.startswith(routes.JOBS):
             await self._jobs(scope, receive, send)
+        elif path == routes.LINK or path.startswith(routes.LINK + "/"):
+            await self._polled(scope, receive, marked(scope, send))
         elif own is not None:
             await own(marked(scope, send))
         elif path in self._classic:
@@ -241,7 +246,11 @@ class Relay:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._tick()), group.create_task(self._look_again())]
+            tasks = [
+                group.create_task(self._tick()),
+                group.create_task(self._look_again()),
+                group.create_task(self._polled.run()),
+            ]
             if self._courier is not None:
                 tasks.append(group.create_task(self._courier.run()))
             await send({"type": "lifespan.startup.complete"})

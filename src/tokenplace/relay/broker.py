@@ -15,9 +15,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TypeVar
 
 from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, Refused
@@ -34,8 +32,8 @@ from tokenplace.link.events import (
     Reported,
 )
 from tokenplace.relay.breaker import Circuit
+from tokenplace.relay.counts import Counts
 from tokenplace.relay.fairness import Shares, within_share
-from tokenplace.relay.histogram import Waits
 from tokenplace.relay.jobs import Job, Move, Step
 from tokenplace.relay.roster import Node, Roster
 from tokenplace.relay.tickets import INTERRUPTED, Ticket
@@ -45,20 +43,6 @@ from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, MAX_STR
 from tokenplace.wire.messages import ENGINE_FAILED, Hello, Outcome, Reason
 
 R = TypeVar("R", bound=Refused)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the metrics show. Nothing here names anybody."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    offers: int = 0
-    rewinds: int = 0
-    resumed: int = 0
-    pieces: int = 0
-    bytes: int = 0
-    refusals: Counter[str] = field(default_factory=Counter)
-    waits: Waits = field(default_factory=Waits)
 
 
 class Broker:
@@ -297,7 +281,7 @@ class Broker:
                 ticket = node.active.pop(sid, None)
                 if ticket is not None:
                     self._ended(node, ticket, ending.reason, now)
-                    self._told_free(node, ending.free, ending.seen)
+                    node.told_free(ending.free, ending.seen)
                     self._serve(node, now)
             case Accepted(sid=sid):
                 ticket = node.active.get(sid)
@@ -319,7 +303,7 @@ class Broker:
                     self.renew(node, status.card)
                     if not node.takes:
                         self._empty(node, Reason("node_draining", "The node pauses; another one can answer."))
-                self._told_free(node, status.free, seen)
+                node.told_free(status.free, seen)
                 self._serve(node, now)
             case Ponged(seconds=seconds):
                 node.rtt = seconds
@@ -349,6 +333,9 @@ class Broker:
                     self._expire(ticket, outcome, now)
                 else:
                     self._watch(ticket, now)
+        if len(self._due) > 2 * len(self.tickets) + _FORGOTTEN_AT_MOST:
+            self._due = [each for each in self._due if not each[2].job.ended]
+            heapq.heapify(self._due)
         for node in self.roster:
             end = node.end
             if end is None:
@@ -396,7 +383,7 @@ class Broker:
         if end is None:
             return
         while node.free > 0 and node.queue:
-            ticket = node.queue.next(self._barred(node, now))
+            ticket = node.queue.next(node.barred(now))
             if ticket is None:
                 return
             if ticket.sealed is None:
@@ -408,13 +395,6 @@ class Broker:
             ticket.since = ticket.begun = now
             node.active[ticket.sid] = ticket
             self.counts.offers += 1
-
-    def _barred(self, node: Node, now: float) -> Collection[str]:
-        """Clients that may not have the last free slot: those that hold others, while somebody without may come."""
-        if node.free > 1 or node.slots < 2:
-            return ()
-        holders = {ticket.client for ticket in node.active.values()}
-        return holders if node.visitors.others(holders, now) else ()
 
     def _rewind(self, node: Node, end: RelayEnd, ticket: Ticket, now: float) -> None:
         """Ask for the rest of a job; or offer it again when nobody has seen anything of it.
@@ -431,12 +411,6 @@ class Broker:
         ticket.counted = False
         ticket.job = ticket.job.take(Move.OFFER)
         node.active[sid] = ticket
-
-    def _told_free(self, node: Node, free: int, seen: int) -> None:
-        """The node's own count, less what we offered since it counted."""
-        if node.end is not None and seen < node.end.last_sid:
-            free -= sum(1 for sid, ticket in node.active.items() if sid > seen and ticket.counted)
-        node.free = min(free, node.slots)
 
     def _rejected(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
         if reason.code == "busy":
@@ -460,10 +434,9 @@ class Broker:
     def _ended(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
         ticket.sid = None
         took = now - ticket.begun
-        node.seconds_per_job += 0.2 * (took - node.seconds_per_job)
+        node.worked(took)
         if reason.code == Outcome.DONE:
-            node.answered += 1
-            node.spoke(ticket.received_bytes, took)
+            node.answer_given(ticket.received_bytes, took)
             self._well(node)
         elif reason.code == Outcome.ABORTED and reason.message == ENGINE_FAILED:
             self._ill(node, now)
@@ -546,6 +519,10 @@ class Broker:
         self.counts.refusals[refusal.code] += 1
         return refusal
 
+
+_FORGOTTEN_AT_MOST = 256
+"""Ended tickets that may stay in the list of deadlines until a tick throws them out: a busy relay ends thousands in the
+half minute until they would be due, each with all that was ever attached to it."""
 
 _ILLNESSES = frozenset({Outcome.NODE_LOST, Outcome.NO_PROGRESS})
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 
-from tokenplace.errors import Refused, TokenPlaceError, TooLarge, WireError
+from tokenplace.errors import Refused, TokenPlaceError, WireError
 from tokenplace.relay.address import client_address
 from tokenplace.relay.asgi import (
     ABORT,
@@ -25,6 +25,7 @@ from tokenplace.relay.asgi import (
     respond_error,
     respond_json,
 )
+from tokenplace.relay.body import read_body
 from tokenplace.relay.delivery import Delivery
 from tokenplace.relay.switchboard import Switchboard
 from tokenplace.wire import classic, request, routes, stream
@@ -43,9 +44,6 @@ _PREFLIGHT: Headers = [
     (b"access-control-allow-headers", b"content-type"),
     (b"access-control-max-age", b"86400"),
 ]
-_BODY_PATIENCE = 120.0
-"""Seconds a request's body may take: 8 MiB at half a megabit, and no more for one that trickles."""
-
 _LISTED_AT_MOST = 64
 
 
@@ -115,7 +113,14 @@ class JobsDoor:
             )
         client = client_address(scope).key
         self._board.check_door(node, client)
-        sealed = await self._read(scope, receive, client)
+        sealed = await read_body(
+            scope,
+            receive,
+            "A sealed request",
+            MAX_REQUEST,
+            lambda size: self._broker.reserve(size, client),
+            lambda size: self._broker.release(size, client),
+        )
         try:
             if classic.is_classic(sealed) != (kind == classic.CONTENT_TYPE):
                 raise WireError("The content type and the request's version byte do not agree.")
@@ -126,35 +131,6 @@ class JobsDoor:
         delivery = await self._board.submit(job, sealed, node, linger, client, _abort(scope))
         del sealed
         await _stream(delivery, scope, receive, send)
-
-    async def _read(self, scope: Scope, receive: Receive, client: str) -> bytes:
-        """The body, its memory reserved from the relay's budget before it is kept."""
-        claimed = header(scope, b"content-length")
-        if claimed is not None and not (claimed.isascii() and claimed.isdigit()):
-            raise WireError("Content-Length is a whole number.")
-        if claimed is not None and (len(claimed) > 9 or int(claimed) > MAX_REQUEST):
-            raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes; this one claims {claimed[:20]}.")
-        body = bytearray()
-        try:
-            async with asyncio.timeout(_BODY_PATIENCE):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    chunk = message.get("body", b"")
-                    if len(body) + len(chunk) > MAX_REQUEST:
-                        raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes.")
-                    self._broker.reserve(len(chunk), client)
-                    body += chunk
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            self._broker.release(len(body), client)
-            raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
-        except BaseException:
-            self._broker.release(len(body), client)
-            raise
-        return bytes(body)
 
 
 async def _stream(delivery: Delivery, scope: Scope, receive: Receive, send: Send) -> None:

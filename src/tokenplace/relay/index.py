@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import ModelId, NodeId
+from tokenplace.wire.limits import MAX_LISTED_MODELS
 from tokenplace.wire.messages import Listing
 
 
@@ -98,8 +100,8 @@ class Index(Generic[N]):
                 del self._by_model[model]
 
     def models(self) -> dict[ModelId, int]:
-        """What is served, and by how many."""
-        return {model: len(bag) for model, bag in self._by_model.items()}
+        """What is served, and by how many; of very many models those that have been here longest."""
+        return {model: len(bag) for model, bag in islice(self._by_model.items(), MAX_LISTED_MODELS)}
 
     def pick(self, model: ModelId | None, count: int, prefer: NodeId | None = None) -> list[N]:
         """Up to `count` nodes, the soonest first, drawn from twice as many at random.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -17,11 +18,7 @@ from tokenplace.relay.asgi import ABORT, DIRECT, Receive, Scope, Send, header
 from tokenplace.relay.broker import Broker
 from tokenplace.relay.limits import Budget, Limiter
 from tokenplace.relay.roster import Node
-
-CLOSE_VIOLATION = 4000
-CLOSE_SUPERSEDED = 4001
-CLOSE_NOT_ADMITTED = 4003
-CLOSE_SILENT = 4008
+from tokenplace.wire.messages import Closed
 
 _GOODBYE = 5.0
 """Seconds for the closing handshake."""
@@ -50,7 +47,9 @@ class NodesDoor:
             await self._limiter.hit(Budget.LINKS, client)
             with self.admission.link(client):
                 await send({"type": "websocket.accept"})
-                await _Link(self, scope, receive, send, client).run()
+                link = _Link(self, scope, receive, send, client)
+                scope["headers"] = []  # the scope lives as long as the link: a quarter of what a link took was these
+                await link.run()
         except (Refused, NotAdmitted) as error:
             await _turn_away(send, error)
 
@@ -75,7 +74,7 @@ async def _turn_away(send: Send, error: TokenPlaceError) -> None:
     """Refuse a link at its door. It is opened and closed, because a node tells its owner the reason of a closing."""
     _log.warning("node.refused", code=error.code, reason=error.message)
     await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": CLOSE_NOT_ADMITTED, "reason": _fitting(error.message)})
+    await send({"type": "websocket.close", "code": Closed.NOT_ADMITTED, "reason": _fitting(error.message)})
 
 
 class _Link:
@@ -87,12 +86,12 @@ class _Link:
         self._clock = door.clock
         self._client = client
         self._guest: Guest | None = None
-        self._scope = scope
+        self._state: dict[str, Any] = scope.get("state", {})
         self._receive = receive
         self._send = send
         self._host = header(scope, b"host") or ""
-        self._output = asyncio.Event()
-        self._end = RelayEnd(self._output.set)
+        self._waiter: asyncio.Future[None] | None = None
+        self._end = RelayEnd(self._stir)
         self._nonce = os.urandom(CHALLENGE_BYTES)
         self._node: Node | None = None
         self._closing: tuple[int, str] | None = None
@@ -116,25 +115,28 @@ class _Link:
 
     def close(self, reason: str) -> None:
         """End this link from our side."""
-        codes = {"superseded": CLOSE_SUPERSEDED, "silent": CLOSE_SILENT}
-        self._shut(codes.get(reason, CLOSE_VIOLATION), reason)
+        codes = {"superseded": Closed.SUPERSEDED, "silent": Closed.SILENT}
+        self._shut(codes.get(reason, Closed.VIOLATION), reason)
 
     def send_away(self, reason: str) -> None:
         """This node may not serve here any longer."""
-        self._shut(CLOSE_NOT_ADMITTED, reason)
+        self._shut(Closed.NOT_ADMITTED, reason)
 
     def _shut(self, code: int, reason: str) -> None:
         if self._closing is None:
             self._closing = (code, reason)
-            abort = self._scope.get("state", {}).get(ABORT)
+            abort = self._state.get(ABORT)
             if code and abort is not None:  # a node that does not read hears no goodbye
                 asyncio.get_running_loop().call_later(_GOODBYE, abort)
-        self._output.set()
+        self._stir()
+
+    def _stir(self) -> None:
+        """Let `_write` look again. A bare future: an Event takes a kilobyte of every link that waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _write(self) -> None:
         while True:
-            await self._output.wait()
-            self._output.clear()
             while message := self._end.take():
                 await self._send({"type": "websocket.send", "bytes": message})
             if self._closing is not None:
@@ -142,10 +144,12 @@ class _Link:
                 if code:
                     await self._send({"type": "websocket.close", "code": code, "reason": _fitting(reason)})
                 return
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     async def _read(self) -> None:
         """Until the node disconnects. Where the server can, it hands messages to `_take` without us."""
-        direct = self._scope.get("state", {}).get(DIRECT)
+        direct = self._state.get(DIRECT)
         if direct is not None:
             direct(self._take)
         self._end.challenge(self._nonce)
@@ -159,7 +163,7 @@ class _Link:
 
     def _too_late(self) -> None:
         if self._node is None:
-            self._refuse(LinkError("The node did not introduce itself."), CLOSE_VIOLATION)
+            self._refuse(LinkError("The node did not introduce itself."), Closed.VIOLATION)
 
     def _refuse(self, error: TokenPlaceError, code: int) -> None:
         _log.warning("node.refused", code=error.code, reason=error.message)
@@ -181,9 +185,9 @@ class _Link:
                     self._door.admission.check_card(event.status.card)
                 self._broker.handle(self._node, self._end, event, now)
         except LinkError as error:
-            self._refuse(error, CLOSE_VIOLATION)
+            self._refuse(error, Closed.VIOLATION)
         except NotAdmitted as error:
-            self._refuse(error, CLOSE_NOT_ADMITTED)
+            self._refuse(error, Closed.NOT_ADMITTED)
 
     def _greet(self, event: RelayEvent, now: float) -> None:
         if isinstance(event, Introduced):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,8 +74,26 @@ class Node:
         crowd = 1.0 - max(0, self.free) / slots
         return wait + (self.rtt or 0.0) + (1.0 + crowd) * _TYPICAL_ANSWER / self.bytes_per_second
 
-    def spoke(self, sent: int, seconds: float) -> None:
-        """It gave an answer of so many bytes in so many seconds."""
+    def told_free(self, free: int, seen: int) -> None:
+        """The node's own count of free slots when it had seen the offer `seen`, less what was offered since."""
+        if self.end is not None and seen < self.end.last_sid:
+            free -= sum(1 for sid, ticket in self.active.items() if sid > seen and ticket.counted)
+        self.free = min(free, self.slots)
+
+    def barred(self, now: float) -> Collection[str]:
+        """Clients that may not have the last free slot: those that hold others, while somebody without may come."""
+        if self.free > 1 or self.slots < 2:
+            return ()
+        holders = {ticket.client for ticket in self.active.values()}
+        return holders if self.visitors.others(holders, now) else ()
+
+    def worked(self, seconds: float) -> None:
+        """It held a job for so long, however that ended."""
+        self.seconds_per_job += 0.2 * (seconds - self.seconds_per_job)
+
+    def answer_given(self, sent: int, seconds: float) -> None:
+        """It gave a whole answer of so many bytes in so many seconds."""
+        self.answered += 1
         if sent >= _TELLING and seconds > 0:
             self.bytes_per_second += 0.2 * (sent / seconds - self.bytes_per_second)
 

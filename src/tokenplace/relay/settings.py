@@ -12,6 +12,7 @@ from tokenplace import places
 from tokenplace.relay.address import ForwardedHeader
 from tokenplace.relay.admission import LINKS_PER_ADDRESS
 from tokenplace.relay.traffic import AccessLog
+from tokenplace.spelling import path_of, secret, words, words_of
 
 Words = Annotated[list[str], NoDecode]
 """A list written with commas."""
@@ -60,9 +61,9 @@ class RelaySettings(BaseSettings):
     operator_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_OPERATOR_TOKEN")
     """What opens /api/v1/relay/diagnostics. Without it nothing does."""
     rotation_token: SecretStr | None = Field(None, validation_alias="TOKEN_PLACE_KEY_ROTATION_TOKEN")
-    """An older name of the operator's token."""
-    public_key_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
-    """A still older one."""
+    """The same, where the variable before it is not set or blank."""
+    former_rotation_token: SecretStr | None = Field(None, validation_alias="PUBLIC_KEY_ROTATION_TOKEN")
+    """The same again."""
     access_log: AccessLog = Field(AccessLog.SOME, validation_alias="TOKEN_PLACE_ACCESS_LOG")
     """`all`: every request but probes is logged; `some`: questions to the API and failures; `off`: none."""
     drain_seconds: float = Field(30.0, validation_alias="RELAY_GRACEFUL_TIMEOUT", ge=0)
@@ -73,13 +74,18 @@ class RelaySettings(BaseSettings):
     @field_validator("names", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+        return words_of(value)
+
+    @field_validator("invitations", "denied", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return path_of(value)
 
     @property
     def tokens(self) -> list[str]:
         """Every invitation of both variables."""
-        texts = [secret.get_secret_value() for secret in (self.server_token, self.server_tokens) if secret]
-        return [token.strip() for text in texts for token in text.split(",") if token.strip()]
+        texts = (each.get_secret_value() for each in (self.server_token, self.server_tokens) if each is not None)
+        return [token for text in texts for token in words(text)]
 
     @property
     def invitation_file(self) -> Path:
@@ -88,11 +94,8 @@ class RelaySettings(BaseSettings):
 
     @property
     def operator(self) -> str | None:
-        """The operator's token under its first name that is not blank."""
-        for secret in (self.operator_token, self.rotation_token, self.public_key_rotation_token):
-            if secret is not None and (token := secret.get_secret_value().strip()):
-                return token
-        return None
+        """The operator's token: the first of the three variables that is not blank."""
+        return secret(self.operator_token, self.rotation_token, self.former_rotation_token)
 
     @property
     def counts_everybody(self) -> bool:

@@ -18,6 +18,7 @@ from tokenplace.relay.replicas.errands import Errand
 from tokenplace.relay.replicas.peering import Peering
 from tokenplace.relay.replicas.presence import Remote
 from tokenplace.wire.ids import JobId, ModelId, NodeId
+from tokenplace.wire.limits import MAX_LISTED_MODELS
 
 Abort = Callable[[], None]
 
@@ -73,11 +74,12 @@ class Switchboard:
         return [each for each in peering.elsewhere.find(named)[:1] if each.takes and serves(each.card, model)]
 
     def models(self) -> dict[ModelId, int]:
-        """What is served now, and by how many nodes."""
+        """What is served now, and by how many nodes; see `MAX_LISTED_MODELS`."""
         served = self.broker.roster.models()
         if self.peering is not None:
             for model, count in self.peering.elsewhere.models().items():
-                served[model] = served.get(model, 0) + count
+                if model in served or len(served) < MAX_LISTED_MODELS:
+                    served[model] = served.get(model, 0) + count
         return served
 
     def health(self) -> dict[str, object]:

@@ -29,6 +29,7 @@ class Route(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     CLASSIC = "classic"
+    LINK = "link"
     ASK = "ask"
     API = "api"
     PAGE = "page"
@@ -61,6 +62,8 @@ def route_of(method: str, path: str) -> Route:
         return found
     if path.startswith(routes.JOBS):
         return Route.SUBMIT if method == "POST" else _ON_A_JOB.get(method, Route.SUBMIT)
+    if path.startswith(routes.LINK):
+        return Route.LINK
     if path in _CLASSIC:
         return Route.SUBMIT if path == "/faucet" else Route.CLASSIC
     if path.startswith(_API):
@@ -78,7 +81,9 @@ class AccessLog(StrEnum):
 
 
 _QUIET = frozenset({Route.PROBE})
-_BUSY = frozenset({Route.DIRECTORY, Route.RESUME, Route.CANCEL, Route.CLASSIC, Route.PAGE, Route.METRICS, Route.SUBMIT})
+_BUSY = frozenset(
+    {Route.LINK, Route.DIRECTORY, Route.RESUME, Route.CANCEL, Route.CLASSIC, Route.PAGE, Route.METRICS, Route.SUBMIT}
+)
 _log = structlog.get_logger("tokenplace.relay")
 
 

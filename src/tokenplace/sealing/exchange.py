@@ -1,4 +1,4 @@
-"""The sealed exchange "tp/2": a request that only one node can open, an answer that only its asker can open.
+"""The sealed exchange "tp/2": a request that only one node can open, an answer that only the client can open.
 
     sealed, pending = seal_request(body, key, now_ms=…)      at the client
         opened = open_request(sealed, keys, now_ms=…)        at the node

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenplace.errors import TooLarge, WireError
 from tokenplace.wire.ids import ModelId, NodeId, node_id_of
-from tokenplace.wire.limits import MAX_CONTROL
+from tokenplace.wire.limits import MAX_CARD_ENTRIES, MAX_CARD_MODELS, MAX_CARD_NUMBER, MAX_CONTROL
 from tokenplace.wire.request import Kem, key_id_of
 
 SIGNING_PREFIX = b"tp/2 card\0"
@@ -76,11 +76,11 @@ class CardBody:
     keys: tuple[SealingKey, ...]
     models: tuple[ModelCard, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    node: NodeId = field(init=False, repr=False, compare=False)
+    """The node's id follows from its identity key. Reckoned once: a relay asks for it with every request."""
 
-    @property
-    def node(self) -> NodeId:
-        """The node's id follows from its identity key."""
-        return node_id_of(self.identity)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "node", node_id_of(self.identity))
 
     def pack(self) -> bytes:
         """The JSON bytes that get signed."""
@@ -160,7 +160,7 @@ def _read_body(raw: dict[str, Any]) -> CardBody:
     if raw["v"] != 2:
         raise ValueError
     identity = unb64(raw["identity"])
-    if len(identity) != IDENTITY_BYTES or raw["node"] != node_id_of(identity):
+    if len(identity) != IDENTITY_BYTES:
         raise ValueError
     keys = tuple(
         SealingKey(
@@ -169,19 +169,19 @@ def _read_body(raw: dict[str, Any]) -> CardBody:
             not_before_ms=_whole(key["not_before_ms"]),
             not_after_ms=_whole(key["not_after_ms"]),
         )
-        for key in raw["keys"]
+        for key in _few(raw["keys"], MAX_CARD_ENTRIES)
         if key["kem"] in set(Kem)
     )
     models = tuple(
         ModelCard(
             id=ModelId(_text(model["id"])),
             context=_whole(model["context"]),
-            capabilities=tuple(_text(item) for item in model["capabilities"]),
+            capabilities=tuple(_text(item) for item in _few(model["capabilities"], MAX_CARD_ENTRIES)),
             digest=None if model.get("digest") is None else _text(model["digest"]),
         )
-        for model in raw["models"]
+        for model in _few(raw["models"], MAX_CARD_MODELS)
     )
-    return CardBody(
+    body = CardBody(
         identity=identity,
         sequence=_whole(raw["sequence"]),
         issued_ms=_whole(raw["issued_ms"]),
@@ -189,10 +189,19 @@ def _read_body(raw: dict[str, Any]) -> CardBody:
         models=models,
         extra={name: value for name, value in raw.items() if name not in _KNOWN},
     )
+    if raw["node"] != body.node:
+        raise ValueError
+    return body
 
 
 def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_CARD_NUMBER:
+        raise ValueError
+    return value
+
+
+def _few(value: list[Any], most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
         raise ValueError
     return value
 

@@ -50,7 +50,7 @@ from typing import Any, TypeGuard
 
 from tokenplace.errors import TooLarge, WireError
 from tokenplace.wire.ids import JOB_ID_BYTES, KEY_ID_BYTES, JobId, job_id_of
-from tokenplace.wire.limits import MAX_RECORD, MAX_REQUEST
+from tokenplace.wire.limits import MAX_REQUEST
 from tokenplace.wire.request import RequestHeader
 
 CONTENT_TYPE = "application/vnd.tp.classic"
@@ -186,11 +186,6 @@ def _request_id(data: bytes) -> bytes:
 def pack_line(content: Mapping[str, Any]) -> bytes:
     """One line of an answer."""
     return json.dumps(content, separators=(",", ":")).encode() + b"\n"
-
-
-def record_sized(data: bytes) -> list[bytes]:
-    """The same bytes in parts that fit into a record each."""
-    return [data[start : start + MAX_RECORD] for start in range(0, len(data), MAX_RECORD)]
 
 
 class LineReader:

@@ -22,6 +22,18 @@ MAX_MESSAGE = 1 * MiB
 MAX_CONTROL = 64 * KiB
 """A control payload (JSON): a card with its models is about 3 KiB."""
 
+MAX_CARD_MODELS = 64
+"""Models on one card: the directory names every one of them to every client that asks who is there."""
+
+MAX_CARD_ENTRIES = 16
+"""Sealing keys on a card, and capabilities of a model: there are two and a handful."""
+
+MAX_CARD_NUMBER = 2**53 - 1
+"""Times, contexts and sequences on a card: what a page reads exactly."""
+
+MAX_LISTED_MODELS = 1000
+"""Models that the directory counts, those that have been here longest: more is a crowd that fills the list."""
+
 MAX_RECORD = 16 * KiB
 """One sealed record of an answer: a quarter of the window below, so that credit always lets a whole one pass."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from tokenplace.errors import WireError
@@ -39,6 +39,21 @@ class Outcome(StrEnum):
     """The relay shut down before the answer was whole."""
     ANSWER_TOO_LARGE = "answer_too_large"
     """The part of the answer the client asked for is no longer kept."""
+
+
+class Closed(IntEnum):
+    """Why a relay closes a link: the WebSocket's closing code (RFC 6455 section 7.4.2)."""
+
+    VIOLATION = 4000
+    """The node broke a rule of the link."""
+    SUPERSEDED = 4001
+    """The same identity came over another link."""
+    NOT_ADMITTED = 4003
+    """Its signature, host name or invitation will not do."""
+    NO_LINK = 4004
+    """Nodes do not dial this path."""
+    SILENT = 4008
+    """Nothing was heard of it."""
 
 
 def _field(fields: dict[str, Any], name: str, kind: type, *, optional: bool = False) -> Any:
@@ -86,7 +101,7 @@ class Hello:
 
 
 def parse_slots(fields: dict[str, Any]) -> int:
-    """How many jobs a node takes at once, within the bounds of the protocol."""
+    """How many jobs a node takes at once. Raises WireError where it is no whole number within the protocol's bounds."""
     slots: int = _field(fields, "slots", int)
     if not 0 <= slots <= MAX_STREAMS_PER_NODE:
         raise WireError(f"A node has 0 to {MAX_STREAMS_PER_NODE} slots.")

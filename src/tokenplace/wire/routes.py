@@ -10,7 +10,7 @@ JOBS = "/relay/v2/jobs"
 GET `/{job}?node=ID&next=N` goes on with a stream at record N. DELETE `/{job}?node=ID` cancels."""
 
 LINK = "/relay/v2/link"
-"""WebSocket: nodes dial in here."""
+"""WebSocket: nodes dial in here. Where none passes: POST opens a link, then GET, POST and DELETE `/{token}` poll it."""
 
 NODE_PARAM = "node"
 LINGER_PARAM = "linger"

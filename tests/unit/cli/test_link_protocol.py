@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 from websockets.frames import Frame, Opcode
 
-from tokenplace.cli.link_protocol import frame_size
+from tokenplace.cli.http_protocol import HttpProtocol
+from tokenplace.cli.link_protocol import Gate, Inbox, frame_size
 from tokenplace.cli.serving import bind, serving
 from tokenplace.relay.asgi import DIRECT, Receive, Scope, Send
 from tokenplace.wire.limits import MAX_MESSAGE
@@ -129,3 +131,44 @@ def test_a_header_that_is_not_whole_tells_nothing() -> None:
     whole = frame(bytes(70_000))
     assert frame_size(whole, 0) == (14, 70_000)
     assert [frame_size(whole[:length], 0) for length in (0, 1, 9)] == [None] * 3
+
+
+async def test_the_http_connection_that_became_a_link_is_let_go() -> None:
+    """A relay holds thousands of links that do nothing: whatever one keeps, it keeps thousands of times."""
+    async with a_peer() as peer:
+        await peer.send(whole(b"first"))
+        assert await peer.until(1) == [b"first"]
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, HttpProtocol)]
+
+
+async def test_a_gate_holds_everybody_until_it_is_opened() -> None:
+    gate = Gate()
+    await gate.wait()
+    gate.clear()
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(gate.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        assert not waiting[1].done()
+        gate.set()
+    assert [task.cancelled() for task in waiting] == [True, False, False]
+
+
+async def test_an_inbox_gives_what_was_put_in_its_order_and_waits_for_more() -> None:
+    inbox = Inbox()
+    assert inbox.empty()
+    for item in "ab":
+        inbox.put_nowait(item)
+    assert not inbox.empty()
+    assert [await inbox.get(), await inbox.get()] == ["a", "b"]
+    async with asyncio.TaskGroup() as group:
+        lost = group.create_task(inbox.get())
+        await asyncio.sleep(0)
+        lost.cancel()
+        await asyncio.sleep(0)
+        waiting = group.create_task(inbox.get())
+        await asyncio.sleep(0)
+        inbox.put_nowait("c")
+    assert waiting.result() == "c"

@@ -115,7 +115,16 @@ def test_nothing_of_the_call_is_readable_on_the_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [Outcome.NODE_LOST, Outcome.NO_PROGRESS, Outcome.RELAY_STOPPED, "node_draining", "busy", "key_unknown"]
+    "code",
+    [
+        Outcome.NODE_LOST,
+        Outcome.NO_PROGRESS,
+        Outcome.RELAY_STOPPED,
+        "node_draining",
+        "busy",
+        "key_unknown",
+        "clock_skew",
+    ],
 )
 def test_a_request_of_which_nothing_was_seen_goes_to_another_node(code: str) -> None:
     nodes = two_nodes()
@@ -144,7 +153,7 @@ def test_when_there_is_only_one_node_it_is_asked_again() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [Outcome.QUEUE_TIMEOUT, Outcome.CLIENT_STALLED, Outcome.ANSWER_TOO_LARGE, "unopenable", "replayed", "clock_skew"],
+    [Outcome.QUEUE_TIMEOUT, Outcome.CLIENT_STALLED, Outcome.ANSWER_TOO_LARGE, "unopenable", "replayed"],
 )
 def test_an_ending_that_another_node_would_not_better_is_told_at_once(code: str) -> None:
     door = ScriptedDoor("relay", [RefusedByNode(code)], nodes=two_nodes())

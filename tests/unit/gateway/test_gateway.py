@@ -301,3 +301,17 @@ def test_a_gateway_that_is_told_to_refuses_words_before_it_seals_them(path: str,
 def test_token_ids_are_no_way_around_a_gateway_that_reads() -> None:
     answer = post(gateway(phrases=["zxqj"]), "/v1/completions", prompt=[[1, 2]])
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
+# ── Pages of strangers ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 200), ({"origin": "https://evil.example"}, 415)])
+def test_a_page_of_another_origin_cannot_ask_by_leaving_the_type_out(headers: dict[str, str], status: int) -> None:
+    """A browser sends such a request without asking first; programs, which name no origin, may leave it out."""
+    client = ToldClient()
+    http = gateway(client)
+    request = http.build_request("POST", "/v1/chat/completions", content=b'{"model":"tiny"}', headers=headers)
+    assert "content-type" not in request.headers
+    assert http.send(request).status_code == status
+    assert len(client.asked) == (1 if status == 200 else 0)

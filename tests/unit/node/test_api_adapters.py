@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from tiny_lora import write_lora
 from tokenplace.node.api import NodeApi
 from tokenplace.node.build import make_engine
 from tokenplace.node.settings import NodeSettings
-from tokenplace.node.weights import default_models_dir
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -38,7 +36,7 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NodeApi
             "TOKEN_PLACE_CONTEXT": 512,
             "TOKEN_PLACE_THREADS": 1,
             "TOKEN_PLACE_EMBEDDINGS": 64,
-            "TOKEN_PLACE_MODELS_DIR": default_models_dir(os.environ),
+            "TOKEN_PLACE_MODELS_DIR": NodeSettings().weights_dir,
             "TOKEN_PLACE_STAND_IN": True,
         }
     )

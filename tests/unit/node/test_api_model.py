@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,8 @@ import pytest_asyncio
 
 from tokenplace.node.api import NodeApi
 from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions
-from tokenplace.node.weights import Weights, default_models_dir
+from tokenplace.node.settings import NodeSettings
+from tokenplace.node.weights import Weights
 from tokenplace.openai.asking import Traits
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.openai.events import EventParser
@@ -42,7 +42,7 @@ QUESTION = {"role": "user", "content": "What is the weather in Paris?"}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def api() -> AsyncIterator[NodeApi]:
-    weights = Weights(default_models_dir(os.environ)).ensure(Catalogue.load().weights_of(SMOL))
+    weights = Weights(NodeSettings().weights_dir).ensure(Catalogue.load().weights_of(SMOL))
     engine = LlamaEngine(weights.path, ModelCard(SMOL, 512, ("chat",)), LlamaOptions(slots=2, context=512, threads=1))
     await engine.start()
     traits = Traits(

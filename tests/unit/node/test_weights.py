@@ -20,12 +20,12 @@ from tokenplace.errors import WeightsError
 from tokenplace.node.downloads import _loses_encryption
 from tokenplace.node.hub import Hub as HuggingFace
 from tokenplace.node.named import model_named
+from tokenplace.node.settings import NodeSettings
 from tokenplace.node.weights import (
     Against,
     Held,
     Verified,
     Weights,
-    default_models_dir,
 )
 from tokenplace.openai.catalogue import (
     AdapterEntry,
@@ -616,15 +616,15 @@ class TestFindingAndChecking:
 
 
 class TestTheModelsDirectory:
-    def test_it_is_where_the_variable_says(self) -> None:
-        assert default_models_dir({"TOKEN_PLACE_MODELS_DIR": "/data/models"}) == Path("/data/models")
+    @pytest.mark.parametrize(
+        ("said", "read"), [("/data/models", Path("/data/models")), ("~/m", Path.home() / "m"), (" /m ", Path("/m"))]
+    )
+    def test_it_is_where_the_variable_says(self, said: str, read: Path) -> None:
+        assert NodeSettings.model_validate({"TOKEN_PLACE_MODELS_DIR": said}).weights_dir == read
 
-    def test_a_tilde_is_home(self) -> None:
-        assert default_models_dir({"TOKEN_PLACE_MODELS_DIR": "~/m"}) == Path.home() / "m"
-
-    @pytest.mark.parametrize("env", [{}, {"TOKEN_PLACE_MODELS_DIR": " "}])
-    def test_else_it_is_in_the_users_data_directory(self, env: dict[str, str]) -> None:
-        assert default_models_dir(env).parts[-2:] == ("token.place", "models")
+    def test_else_it_is_in_the_users_data_directory(self) -> None:
+        settings = NodeSettings.model_validate({"TOKEN_PLACE_MODELS_DIR": " "})
+        assert settings.weights_dir.parts[-2:] == ("token.place", "models")
 
 
 class TestWheels:

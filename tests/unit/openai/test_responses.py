@@ -7,7 +7,8 @@ import pytest
 
 from tokenplace.errors import ApiError
 from tokenplace.openai.asking import Traits, ask_chat
-from tokenplace.openai.responses import NOT_KEPT, as_chat, read_response
+from tokenplace.openai.responses import NOT_KEPT, read_response
+from tokenplace.openai.responses_as_chat import as_chat
 
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
 WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}

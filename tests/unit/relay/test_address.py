@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import pytest
 
@@ -10,6 +10,7 @@ from tokenplace.relay.address import (
     BadProxies,
     ForwardedHeader,
     TrustedProxies,
+    _from_the_right,
     client_address,
 )
 
@@ -27,6 +28,16 @@ def scope(peer: str | None, *headers: tuple[str, str]) -> dict[str, Any]:
 
 def xff(*values: str) -> list[tuple[str, str]]:
     return [("x-forwarded-for", value) for value in values]
+
+
+class Looks(str):
+    """A text that counts how often somebody looks at one of its characters."""
+
+    looks = 0
+
+    def __getitem__(self, place: SupportsIndex | slice) -> str:
+        self.looks += not isinstance(place, slice)
+        return super().__getitem__(place)
 
 
 def test_without_declared_proxies_headers_are_anybody_s_claim() -> None:
@@ -126,3 +137,25 @@ def test_doors_behind_the_first_one_read_what_it_found() -> None:
     TrustedProxies(["127.0.0.1"]).mark(asked)
     assert client_address(asked).key == "198.51.100.1"
     assert client_address(scope("192.0.2.1")).key == "192.0.2.1"
+
+
+@pytest.mark.parametrize("stranger", ['for="', 'for="a', 'for="\\"', "for=\\", '"', 'for="1.1.1.1', ",;=,"])
+def test_a_quote_that_a_stranger_left_open_hides_nothing_of_what_the_proxy_appended(stranger: str) -> None:
+    value = f'{stranger}, for="[2001:db8::1]:4711";proto=https'
+    found = TrustedProxies(["127.0.0.1"], FORWARDED).client(scope("127.0.0.1", ("forwarded", value)))
+    assert found.key == "2001:db8::/64"
+
+
+@pytest.mark.parametrize("text", ['"\\', 'for="' + '\\"' * 3, '"', ";", ",", "\\", '=";,'], ids=repr)
+def test_no_header_takes_longer_than_its_length(text: str) -> None:
+    """Looked at as often as its length allows: what grew with the square held up everybody for twenty seconds."""
+
+    def looks(value: str) -> int:
+        counted = Looks(value)
+        for element in _from_the_right(counted, ","):
+            for _ in _from_the_right(Looks(element), ";"):
+                pass
+        return counted.looks
+
+    once, twice = looks(text * 500), looks(text * 1000)
+    assert twice <= 2 * once + 100

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -652,3 +653,32 @@ def test_what_waits_for_a_node_that_pauses_may_go_elsewhere(desk: Desk) -> None:
         desk.submit(node.id)
     node.report(1, 1, a_card(1, sequence=3))
     assert [found.id for found in desk.broker.roster.pick(None, 8)] == [node.id]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_has_ended_is_forgotten_long_before_it_would_have_been_due(desk: Desk) -> None:
+    """A thousand short answers a second, each remembered for half a minute, would be most of a small relay's memory."""
+    node = desk.node()
+    for _ in range(2000):
+        desk.submit(node.id)
+        sid = node.an_offer()
+        node.accept(sid)
+        node.finish(sid, 0)
+    desk.wait(0.5, awake=(node,))
+    node.heard.clear()
+    assert sum(isinstance(each, Ticket) for each in gc.get_objects()) < 1000
+
+
+def test_forgetting_what_has_ended_forgets_no_deadline(desk: Desk) -> None:
+    node = desk.node()
+    waiting = desk.submit(node.id)
+    other = desk.node(2)
+    for _ in range(1000):
+        desk.submit(other.id)
+        sid = other.an_offer()
+        other.accept(sid)
+        other.finish(sid, 0)
+    desk.wait(TIMING.first_piece + 1, awake=(node, other))
+    assert outcome(waiting) == Outcome.NO_PROGRESS

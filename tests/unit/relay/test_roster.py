@@ -6,6 +6,7 @@ from collections import Counter
 from tokenplace.link.ends import RelayEnd
 from tokenplace.relay.roster import Node, Roster
 from tokenplace.wire.ids import ModelId
+from tokenplace.wire.limits import MAX_LISTED_MODELS
 from unit.relay.desk import a_card
 
 
@@ -30,6 +31,16 @@ def a_roster(*nodes: Node) -> Roster:
     for node in nodes:
         roster.add(node)
     return roster
+
+
+def test_a_crowd_of_models_pushes_nobody_out_and_is_not_all_told() -> None:
+    roster = a_roster(a_node(1, models=("real",)))
+    for name in range(2, 22):
+        roster.add(a_node(name, models=tuple(f"{name}-{number}" for number in range(64))))
+    told = roster.models()
+    assert len(told) == MAX_LISTED_MODELS
+    assert told[ModelId("real")] == 1
+    assert roster.pick(ModelId("21-63"), 8), "what is not told is found by its name all the same"
 
 
 def test_the_least_loaded_come_first() -> None:
@@ -106,15 +117,15 @@ def test_a_pick_of_none_is_none() -> None:
 def test_a_node_that_answers_faster_comes_first() -> None:
     slow, fast = a_node(1), a_node(2)
     for _ in range(5):
-        slow.spoke(4_000, 8.0)
-        fast.spoke(4_000, 0.1)
+        slow.answer_given(4_000, 8.0)
+        fast.answer_given(4_000, 0.1)
     assert a_roster(slow, fast).pick(None, 8) == [fast, slow]
 
 
 def test_a_short_answer_tells_nothing_of_the_speed() -> None:
     node = a_node(1)
     before = node.cost
-    node.spoke(200, 60.0)
+    node.answer_given(200, 60.0)
     assert node.cost == before
 
 
@@ -128,8 +139,8 @@ def test_a_free_slow_node_beats_a_long_queue_at_a_fast_one() -> None:
     slow, fast = a_node(1), a_node(2, free=0)
     fast.seconds_per_job = 30.0
     for _ in range(5):
-        slow.spoke(4_000, 1.0)
-        fast.spoke(4_000, 0.1)
+        slow.answer_given(4_000, 1.0)
+        fast.answer_given(4_000, 0.1)
     assert a_roster(slow, fast).pick(None, 8) == [slow, fast]
 
 

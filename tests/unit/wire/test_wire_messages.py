@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenplace.errors import TooLarge, WireError
 from tokenplace.wire.card import Card, CardBody, SealingKey, b64, hello_signing_input, unb64
 from tokenplace.wire.frames import pack_control, parse_control
-from tokenplace.wire.limits import MAX_CONTROL, MAX_STREAMS_PER_NODE
+from tokenplace.wire.limits import MAX_CARD_ENTRIES, MAX_CARD_MODELS, MAX_CONTROL, MAX_STREAMS_PER_NODE
 from tokenplace.wire.messages import Ending, Hello, Listing, Outcome, Reason, Status
 from tokenplace.wire.request import Kem
 
@@ -131,6 +131,12 @@ MODEL = {"id": "m", "context": 1, "capabilities": [], "digest": None}
         {"models": [{**MODEL, "capabilities": [5]}]},
         {"models": [{**MODEL, "capabilities": None}]},
         {"models": [{**MODEL, "digest": ""}]},
+        {"models": [{**MODEL, "id": f"m{number}"} for number in range(MAX_CARD_MODELS + 1)]},
+        {"models": [{**MODEL, "capabilities": ["c"] * (MAX_CARD_ENTRIES + 1)}]},
+        {"models": [{**MODEL, "context": 10**30}]},
+        {"models": {"m": MODEL}},
+        {"keys": [KEY] * (MAX_CARD_ENTRIES + 1)},
+        {"sequence": 2**53},
     ],
     ids=str,
 )

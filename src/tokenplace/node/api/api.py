@@ -47,7 +47,8 @@ from tokenplace.openai.events import chat_events
 from tokenplace.openai.pictures import describe
 from tokenplace.openai.requests import ChatRequest, read_chat, read_completion
 from tokenplace.openai.response_events import ResponseVoice
-from tokenplace.openai.responses import as_chat, read_response
+from tokenplace.openai.responses import read_response
+from tokenplace.openai.responses_as_chat import as_chat
 from tokenplace.openai.screening import has_token_ids, texts_of, unreadable
 from tokenplace.openai.usage import Tally
 

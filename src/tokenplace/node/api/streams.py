@@ -45,7 +45,7 @@ class Voice(Protocol):
         """These chunks."""
 
     def end(self, usage: Usage | None) -> bytes:
-        """The mark of a whole stream."""
+        """The mark of a whole stream; `usage` where it was asked for."""
 
 
 class Plainly:
@@ -100,7 +100,10 @@ class Pieces:
         self._done = False
 
     async def first(self) -> list[Chunk]:
-        """The chunks up to the first that says anything. What goes wrong here may still become a status."""
+        """The chunks up to the first that says anything. What goes wrong here may still become a status.
+
+        Raises EngineError, also where the answer ends without any, and ApiError.
+        """
         while True:
             chunks = await self.more()
             if chunks is None:

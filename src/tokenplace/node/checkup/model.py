@@ -23,10 +23,9 @@ def wanted(settings: NodeSettings) -> tuple[ModelEntry, ...]:
 
     Raises ApiError, WeightsError for a name that means nothing.
     """
-    if settings.mock or "llama" not in settings.engine.split(","):
+    if settings.mock or "llama" not in settings.named_engines:
         return ()
-    names = [name.strip() for name in (settings.model or EMBEDDED).split(",") if name.strip()]
-    return tuple(model_named(Catalogue.load(), name) for name in names)
+    return tuple(model_named(Catalogue.load(), name) for name in settings.named_models or (EMBEDDED,))
 
 
 def size_of(entry: ModelEntry, weights: Weights) -> int | None:
@@ -57,7 +56,7 @@ def _name(entry: ModelEntry) -> str:
 
 
 async def one_answer(settings: NodeSettings) -> Finding:
-    """Start the engine as a node would, let it say one word, and stop it."""
+    """Start the engine as a node would, let it say one word, and stop it. What goes wrong is the finding."""
     began = time.monotonic()
     try:
         engine, api = await asyncio.to_thread(make_engine, settings)

@@ -30,7 +30,8 @@ from tokenplace.errors import LinkError, WireError
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Challenged, Welcomed
 from tokenplace.node.checkup.finding import Finding, bad, hint, ok
-from tokenplace.node.service import link_url
+from tokenplace.node.links import Socket, link_url
+from tokenplace.node.polled import LinkClosed, open_polled
 from tokenplace.sealing.identity import Identity
 from tokenplace.sealing.keys import KeyRing
 from tokenplace.wire import routes
@@ -118,6 +119,10 @@ async def _reach(url: str, proxy: str | None) -> tuple[httpx.Response | None, Fi
     return response, ok("reach", f"{url} answers{way} ({encrypted})")
 
 
+_LET_IT_THROUGH = (
+    "Something in between does not pass WebSockets on. The relay's operator mends that at its proxy (headers "
+    "Upgrade and Connection); whoever runs this network, at theirs."
+)
 _ASK_FOR_WAY = "Ask who runs the proxy to let this machine reach the relay, or name another in HTTPS_PROXY."
 
 
@@ -173,7 +178,8 @@ async def _link(url: str, token: str | None, proxy: str | None) -> Finding:
     try:
         async with asyncio.timeout(PATIENCE):
             began = time.monotonic()
-            await _greet(address, authority, token)
+            async with connect(address, compression=None, max_size=MAX_MESSAGE, close_timeout=1) as socket:
+                await _greet(socket, authority, token)
             took = time.monotonic() - began
     except ConnectionClosed as closed:
         reason = closed.rcvd.reason if closed.rcvd else ""
@@ -183,23 +189,28 @@ async def _link(url: str, token: str | None, proxy: str | None) -> Finding:
     except (InvalidProxy, ImportError) as error:
         return bad("link", f"the proxy {_shown(proxy)} cannot be used: {error}", "Name an HTTP proxy in HTTPS_PROXY.")
     except InvalidStatus as error:
-        return bad(
-            "link",
-            f"{url} answers requests, but its WebSocket with status {error.response.status_code}",
-            "Something in between does not pass WebSockets on. The relay's operator mends that at its proxy (headers "
-            "Upgrade and Connection); whoever runs this network, at theirs. There is no way around it yet.",
-        )
+        seen = f"{url} answers requests, but its WebSocket with status {error.response.status_code}"
+        return await _polled(url, authority, token, seen)
     except (InvalidHandshake, WebSocketException, LinkError, OSError, TimeoutError) as error:
-        return bad(
-            "link",
-            f"the WebSocket to {url} does not come up ({error or type(error).__name__})",
-            "Something in between does not pass WebSockets on; try another network or another relay.",
-        )
+        seen = f"the WebSocket to {url} does not come up ({error or type(error).__name__})"
+        return await _polled(url, authority, token, seen)
     through = f" through {_shown(proxy)}" if proxy else ""
     return ok("link", f"WebSocket{through} and admission: welcome after {took * 1000:.0f} ms")
 
 
-async def _greet(address: str, authority: str, token: str | None) -> None:
+async def _polled(url: str, authority: str, token: str | None, seen: str) -> Finding:
+    """No WebSocket passes: whether the node can serve by polling instead."""
+    try:
+        async with asyncio.timeout(PATIENCE), open_polled(url) as socket:
+            await _greet(socket, authority, token)
+    except LinkClosed as closed:
+        return bad("admission", f"{url} does not take this node", closed.reason or "Ask the relay's operator why.")
+    except (LinkError, OSError, TimeoutError) as error:
+        return bad("link", f"{seen}, and polling fails too ({error or type(error).__name__})", _LET_IT_THROUGH)
+    return hint("link", f"{seen}; the node serves by polling, which is slower", _LET_IT_THROUGH)
+
+
+async def _greet(socket: Socket, authority: str, token: str | None) -> None:
     """Introduce a node without slots, and leave when it is welcome."""
     identity = Identity.generate()
     now_ms = time.time_ns() // 1_000_000
@@ -208,19 +219,18 @@ async def _greet(address: str, authority: str, token: str | None) -> None:
         identity=identity.public, sequence=now_ms, issued_ms=now_ms, keys=keys.public_keys(now_ms), models=()
     )
     card = identity.sign_card(body)
-    async with connect(address, compression=None, max_size=MAX_MESSAGE, close_timeout=1) as socket:
-        end = NodeEnd()
-        async for message in socket:
-            if isinstance(message, str):
-                raise LinkError("The link speaks binary messages.")
-            for event in end.receive(message, time.monotonic()):
-                match event:
-                    case Challenged(nonce=nonce):
-                        end.hello(Hello(card, identity.sign_hello(nonce, authority), authority, 0, token))
-                    case Welcomed():
-                        return
-            while out := end.take():
-                await socket.send(out)
+    end = NodeEnd()
+    async for message in socket:
+        if isinstance(message, str):
+            raise LinkError("The link speaks binary messages.")
+        for event in end.receive(message, time.monotonic()):
+            match event:
+                case Challenged(nonce=nonce):
+                    end.hello(Hello(card, identity.sign_hello(nonce, authority), authority, 0, token))
+                case Welcomed():
+                    return
+        while out := end.take():
+            await socket.send(out)
     raise LinkError("The relay closed the link without a word.")
 
 

@@ -37,6 +37,7 @@ from tokenplace.wire.ids import ModelId
 
 log = structlog.get_logger()
 
+_STUCK, _STUCK_LOOKING = 30.0, 300.0
 SETTLED = 60.0
 """Seconds after which a child counts as healthy, and its next crash is restarted at once again."""
 
@@ -107,9 +108,9 @@ class LlamaOptions:
     hung_after: float = 10.0
     """Seconds without an answer, twice over, after which the child counts as hung and is killed. Its HTTP threads
     answer at once however long it computes."""
-    stuck_after: float = 300.0
-    """Seconds after which it is killed because it computes no next batch: each takes about half a second, a picture
-    on a slow processor a minute."""
+    stuck_after: float | None = None
+    """Seconds without a next batch, twice over, after which it is killed. None: 30, as each takes about half a second
+    and only what somebody asked for on purpose takes longer; 300 with `vision`, as a picture may take a minute."""
     confined: bool = True
     """Take away every right that the child does not need, as far as this system can."""
     tcp: bool = sys.platform == "win32"
@@ -327,10 +328,11 @@ class LlamaEngine:
     async def _ended(self, child: Child) -> int:
         """Wait until the child ends, and see to it that one that hangs does. Returns its exit status."""
         options = self._options
+        stuck_after = options.stuck_after or (_STUCK if options.vision is None else _STUCK_LOOKING)
         waiting = {
             asyncio.create_task(child.process.wait(), name="engine-ends"),
             asyncio.create_task(self._silent("/health", options.hung_after), name="engine-hangs"),
-            asyncio.create_task(self._silent("/slots", options.stuck_after), name="engine-sticks"),
+            asyncio.create_task(self._silent("/slots", stuck_after), name="engine-sticks"),
         }
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

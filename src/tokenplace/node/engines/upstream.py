@@ -23,9 +23,6 @@ from tokenplace.wire.ids import ModelId
 
 log = structlog.get_logger()
 
-KEY_VARIABLE = "TOKEN_PLACE_UPSTREAM_KEY"
-"""The only place an upstream's key is taken from: not a command line, which every process on the machine can read."""
-
 DEFAULT_CONTEXT = 4096
 """Tokens, where the upstream does not tell. What Ollama gives a model unless it is told otherwise."""
 
@@ -36,11 +33,6 @@ MODEL_LIST_TIMEOUT = 10.0
 
 _CONTEXT_FIELDS = ("n_ctx", "max_model_len", "context_length", "max_context_length", "context_window", "n_ctx_train")
 """What servers call it: llama-server (in `meta`), vLLM and SGLang, OpenRouter and LM Studio, Mistral, Groq."""
-
-
-def upstream_key(env: Mapping[str, str]) -> str | None:
-    """The upstream's API key out of the environment, None when there is none."""
-    return env.get(KEY_VARIABLE, "").strip() or None
 
 
 class UpstreamEngine:

@@ -13,8 +13,6 @@ from valkey.exceptions import ValkeyError
 from tokenplace.errors import TokenPlaceError
 from tokenplace.relay.bus.base import BusBroken, Letter, Topic
 
-SCHEMES = ("valkey", "valkeys", "redis", "rediss", "unix")
-
 _PATIENCE = 2.0
 """Seconds for an answer of the store before it counts as lost."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from tokenplace.errors import NodeUnknown, Refused, TokenPlaceError, TooLarge, WireError, whole_seconds
+from tokenplace.errors import NodeUnknown, Refused, TokenPlaceError, WireError, whole_seconds
 from tokenplace.relay.address import Client, client_address
 from tokenplace.relay.asgi import ClientGone, Headers, Receive, Scope, Send, count_stream, header, marked, respond
+from tokenplace.relay.body import read_body
 from tokenplace.relay.classic import shapes
 from tokenplace.relay.classic.bounds import (
     MAX_BODY,
@@ -27,9 +27,6 @@ from tokenplace.relay.classic.room import ClassicRoom, Polled, Read
 
 NEXT_SERVER, FAUCET, SINK, SOURCE = "/next_server", "/faucet", "/sink", "/source"
 RETRIEVE, STREAM_SOURCE, STREAM_RETRIEVE = "/retrieve", "/stream/source", "/stream/retrieve"
-
-_BODY_PATIENCE = 120.0
-"""Seconds a body may take: 8 MiB at half a megabit, and no more for one that trickles."""
 
 Admit = Callable[[str | None, Client], None]
 """Whether a node with this invitation (or none) at that address may serve. Raises TokenPlaceError."""
@@ -237,29 +234,15 @@ class ClassicDoor:
         self, scope: Scope, receive: Receive, address: str, most: int, *, any_json: bool = False
     ) -> dict[str, Any]:
         """The body's object. Its memory is reserved from the sender's share before it is kept."""
-        claimed = header(scope, b"content-length")
-        if claimed is not None and not (claimed.isascii() and claimed.isdigit()):
-            raise WireError("Content-Length is a whole number.")
-        if claimed is not None and (len(claimed) > 9 or int(claimed) > most):
-            raise TooLarge(f"A body here has at most {most} bytes; this one claims {claimed[:20]}.")
-        shares, body = self._room.mailboxes.shares, bytearray()
+        shares = self._room.mailboxes.shares
+
+        def reserve(size: int) -> None:
+            if not shares.take(address, size):
+                raise full()
+
+        body = await read_body(scope, receive, "A body here", most, reserve, lambda size: shares.give(address, size))
         try:
-            async with asyncio.timeout(_BODY_PATIENCE):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    chunk = message.get("body", b"")
-                    if len(body) + len(chunk) > most:
-                        raise TooLarge(f"A body here has at most {most} bytes.")
-                    if not shares.take(address, len(chunk)):
-                        raise full()
-                    body += chunk
-                    more = message.get("more_body", False)
             return shapes.parse(body, any_json=any_json)
-        except TimeoutError:
-            raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
         finally:
             shares.give(address, len(body))
 

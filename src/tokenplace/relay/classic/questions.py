@@ -49,9 +49,9 @@ class Left(StrEnum):
     TOLD = "told"
     """The client was told that there will be none."""
     SUPERSEDED = "superseded"
-    """Its asker had asked in vain, and asked something new."""
+    """Its client had asked in vain, and asked something new."""
     CANCELLED = "cancelled"
-    """Its asker said that it is not wanted any more."""
+    """Its client said that it is not wanted any more."""
     ABANDONED = "abandoned"
     """Nobody asked for the answer while it was in the making."""
     UNREAD = "unread"
@@ -110,9 +110,9 @@ class Question:
     bound: bool = False
     """Only for who shows the token."""
     named: bool = False
-    """Its asker knows its name, so that it keeps no other question waiting."""
+    """Its client knows its name, so that it keeps no other question waiting."""
     in_vain: bool = False
-    """Its asker has come for it, naming nothing, and went away without it."""
+    """Its client has come for it, naming nothing, and went away without it."""
     state: State = State.WAITING
     body: Mapping[str, str] = field(default_factory=dict)
     """What a polling node is given; emptied when it is not needed again."""
@@ -187,7 +187,7 @@ class Mailboxes:
     # -- memory ----------------------------------------------------------------------------------------------------
 
     def charge(self, question: Question, size: int) -> bool:
-        """Take memory for something of this question, if its asker's share allows."""
+        """Take memory for something of this question, if its client's share allows."""
         if not self.shares.take(question.owner.address, size):
             return False
         question.held += size
@@ -202,7 +202,7 @@ class Mailboxes:
     # -- coming and going ------------------------------------------------------------------------------------------
 
     def open(self, owner: Owner, *, stream: bool, bound: bool, now: float) -> tuple[Question, str]:
-        """A new question and its token. Raises Refused when the asker's mailbox or memory is full."""
+        """A new question and its token. Raises Refused when the client's mailbox or memory is full."""
         self._supersede(owner)
         if len(self._boxes.get(owner, ())) >= MAX_PER_MAILBOX:
             raise _full(f"{MAX_PER_MAILBOX} questions of this key are open already; read their answers first.")
@@ -347,5 +347,5 @@ def _full(message: str) -> Refused:
 
 
 def full() -> Refused:
-    """No memory is left for this asker."""
+    """No memory is left for this client."""
     return _full("The relay's mailboxes hold as much as they may, or as much of yours; read your answers, or wait.")

@@ -1,7 +1,7 @@
 """The classic routes as plain method calls: clients ask and read, nodes poll and answer. Pure: given the time.
 
 A client's question goes to the node whose key it was sealed to: through the broker to a modern node, or into the queue
-of one that polls. What comes back waits in the asker's mailbox.
+of one that polls. What comes back waits in the client's mailbox.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class ClassicRoom:
         return Read(question, chunks=chunks)
 
     def cancel(self, owner: Owner, request_id: str, token: str | None) -> None:
-        """The asker does not want it any more. Raises Refused where there is no such question of its."""
+        """The client does not want it any more. Raises Refused where there is no such question of its."""
         question = self.mailboxes.find(owner, request_id, token, stream=False)
         if question is not None:
             self.mailboxes.drop(question, Left.CANCELLED)

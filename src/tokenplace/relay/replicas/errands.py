@@ -15,13 +15,11 @@ from http import HTTPStatus
 from typing import Any
 
 from tokenplace.errors import (
-    Draining,
-    JobUnknown,
-    NodeUnknown,
     QueueFull,
     Refused,
     StoreUnavailable,
     WireError,
+    refusal_kind,
 )
 from tokenplace.relay.jobs import Job, Step
 from tokenplace.relay.replicas.messages import Frame, Kind, pack_fields, parse_fields
@@ -34,9 +32,6 @@ from tokenplace.wire.messages import Outcome, Reason
 MAX_UNANSWERED = 16 * MiB
 """Requests on their way to one replica: what the store buffers for a slow listener is bounded too."""
 
-_REFUSALS: dict[str, type[Refused]] = {
-    kind.code: kind for kind in (Draining, JobUnknown, NodeUnknown, QueueFull, StoreUnavailable)
-}
 _TOTAL = struct.Struct(">Q")
 
 
@@ -215,7 +210,7 @@ def _end(errand: Errand, reason: Reason) -> None:
 def _refusal(payload: bytes) -> Refused:
     fields = parse_fields(payload)
     code, status, wait = str(fields.get("code")), fields.get("status"), fields.get("retry_after")
-    return _REFUSALS.get(code, Refused)(
+    return refusal_kind(code)(
         str(fields.get("message")),
         code=code,
         status=status if isinstance(status, int) else HTTPStatus.BAD_GATEWAY,

@@ -14,8 +14,9 @@ from hashlib import sha256
 from typing import Any
 
 from tokenplace.errors import NodeUnknown, StoreUnavailable, WireError
-from tokenplace.relay.broker import Broker, Counts
+from tokenplace.relay.broker import Broker
 from tokenplace.relay.bus.base import Letter, Topic
+from tokenplace.relay.counts import Counts
 from tokenplace.relay.replicas.errands import Errand, Errands
 from tokenplace.relay.replicas.messages import (
     Frame,
@@ -34,6 +35,9 @@ from tokenplace.relay.replicas.wires import ALL, Sending, Verdict, pack_session,
 from tokenplace.relay.tickets import Ticket
 from tokenplace.wire.ids import JobId, NodeId
 from tokenplace.wire.limits import Timing
+
+MAX_PEERS = 64
+"""Replicas beside this one that are believed in: who can write to the bus could make up any number."""
 
 _OPENERS = frozenset({Kind.OPENED, Kind.REFUSED, Kind.DATA, Kind.STATE, Kind.ENDED, Kind.GONE})
 _OWNERS = frozenset({Kind.SUBMIT, Kind.PART, Kind.ATTACH, Kind.CANCEL, Kind.TAKEN, Kind.LEFT})
@@ -263,7 +267,7 @@ class Peering:
             self.up = True
 
     def _meet(self, letter: Heard, now: float) -> Peer | None:
-        if any(frame.kind is Kind.BYE for frame in letter.frames):
+        if any(frame.kind is Kind.BYE for frame in letter.frames) or len(self.peers) >= MAX_PEERS:
             return None
         peer = Peer(letter.sender, self._sending(topic_of(letter.sender)), now)
         self.peers[peer.id] = peer

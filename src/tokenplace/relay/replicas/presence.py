@@ -13,7 +13,7 @@ from tokenplace.relay.index import Index
 from tokenplace.relay.replicas.messages import ReplicaId
 from tokenplace.relay.roster import Node
 from tokenplace.wire.card import Card
-from tokenplace.wire.ids import ModelId, NodeId
+from tokenplace.wire.ids import ModelId, NodeId, parse_node_id
 from tokenplace.wire.messages import Listing
 
 DETOUR = 0.005
@@ -192,8 +192,8 @@ class Elsewhere:
         try:
             nodes, loads = fields.get("nodes", []), fields.get("loads", [])
             known = [Remote(replica, Card.parse(card), Load.parse(load)) for card, load in nodes]
-            changed = [(NodeId(name), Load.parse(load)) for name, load in loads]
-            gone = [NodeId(name) for name in fields.get("gone", [])]
+            changed = [(parse_node_id(name), Load.parse(load)) for name, load in loads]
+            gone = [parse_node_id(name) for name in fields.get("gone", [])]
         except (TypeError, ValueError, AttributeError):
             raise WireError("This is not how a replica tells of its nodes.") from None
         if fields.get("whole"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from original import OriginalClient, text
+from original import OriginalKeys, text
 from tokenplace.node.api import NodeApi
 from tokenplace.node.build import ECHO
 from tokenplace.node.classic import ClassicDoor, ClassicKeys
@@ -30,7 +30,7 @@ OURS = {
     old: {name: ClassicKey.from_pem(FILE["keys"][name]["private_key_pem"], pkcs1v15=old) for name in ("A", "B")}
     for old in (False, True)
 }
-THEM, OTHER = OriginalClient(), OriginalClient()
+THEM, OTHER = OriginalKeys(), OriginalKeys()
 HELLO = [{"role": "user", "content": "Hello you"}]
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -343,7 +343,7 @@ async def test_an_askers_key_that_is_too_small_or_too_large_is_refused_and_leave
     door = await a_door()
     parts = THEM.seal(HELLO, key_of(door))
     if bits == 1024:
-        bad = OriginalClient(bits).key
+        bad = OriginalKeys(bits).key
     else:
         numbers = bytes([0x80]) + os.urandom(bits // 8 - 2) + b"\1"
         bad = _der_of(int.from_bytes(numbers, "big"))

@@ -26,7 +26,8 @@ from tokenplace.node.gguf import read_header
 from tokenplace.node.guardrail import Guardrail
 from tokenplace.node.hardware import Hardware, Sensors
 from tokenplace.node.memory import GIB, MIB, anatomy
-from tokenplace.node.weights import Weights, default_models_dir
+from tokenplace.node.settings import NodeSettings
+from tokenplace.node.weights import Weights
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
@@ -39,7 +40,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="these guards are Lin
 
 @pytest.fixture(scope="session")
 def model_file() -> Path:
-    return Weights(default_models_dir(os.environ)).ensure(Catalogue.load().weights_of(CARD.id)).path
+    return Weights(NodeSettings().weights_dir).ensure(Catalogue.load().weights_of(CARD.id)).path
 
 
 @pytest.fixture

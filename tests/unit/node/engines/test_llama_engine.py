@@ -23,7 +23,8 @@ import pytest
 from tokenplace.errors import EngineCrashed, EngineError
 from tokenplace.node.engines.llama import LlamaEngine, LlamaOptions, default_threads, pauses, suitable_batch
 from tokenplace.node.engines.llama_child import ChildConfig
-from tokenplace.node.weights import Weights, default_models_dir
+from tokenplace.node.settings import NodeSettings
+from tokenplace.node.weights import Weights
 from tokenplace.openai.catalogue import Catalogue
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
@@ -41,7 +42,7 @@ ENDLESS: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def model_file() -> Path:
-    return Weights(default_models_dir(os.environ)).ensure(Catalogue.load().weights_of(CARD.id)).path
+    return Weights(NodeSettings().weights_dir).ensure(Catalogue.load().weights_of(CARD.id)).path
 
 
 @pytest.fixture
@@ -381,7 +382,7 @@ class TestOrphans:
         assert child.stdin is not None
         assert child.returncode is None
         child.stdin.close()  # what the end of this process would do
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert await child.wait() == -signal.SIGIO
         os.close(writer)
 

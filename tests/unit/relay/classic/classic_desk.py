@@ -11,8 +11,9 @@ from tokenplace.relay.classic.polling import Caller
 from tokenplace.relay.classic.questions import Owner, Question, digest
 from tokenplace.relay.classic.room import ClassicRoom, Polled, Read
 from tokenplace.wire.card import Card, CardBody, ModelCard
-from tokenplace.wire.classic import ClassicCard, pack_line, record_sized
+from tokenplace.wire.classic import ClassicCard, pack_line
 from tokenplace.wire.ids import ModelId
+from tokenplace.wire.limits import MAX_RECORD
 from tokenplace.wire.stream import Record, RecordKind
 from unit.relay.desk import Desk, Puppet
 
@@ -39,7 +40,8 @@ def a_classic_card(name: int, key: str, sequence: int = 1) -> Card:
 def records(*lines: dict[str, Any]) -> list[bytes]:
     """Lines of an answer as records."""
     data = b"".join(pack_line(line) for line in lines)
-    return [Record(RecordKind.CLASSIC, part).pack() for part in record_sized(data)]
+    parts = (data[start : start + MAX_RECORD] for start in range(0, len(data), MAX_RECORD))
+    return [Record(RecordKind.CLASSIC, part).pack() for part in parts]
 
 
 class ClassicDesk(Desk):

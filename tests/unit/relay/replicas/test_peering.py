@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, StoreUnavailable
 from tokenplace.relay.jobs import Step
 from tokenplace.relay.replicas.errands import MAX_UNANSWERED, Errand
-from tokenplace.relay.replicas.messages import Kind, To, pack_frame, pack_letter, parse_letter
+from tokenplace.relay.replicas.messages import Kind, ReplicaId, To, pack_frame, pack_letter, parse_letter
+from tokenplace.relay.replicas.peering import MAX_PEERS
 from tokenplace.relay.switchboard import Switchboard
 from tokenplace.relay.tickets import INTERRUPTED
 from tokenplace.wire.ids import ModelId, Sid
@@ -439,3 +440,38 @@ def test_a_reason_travels_as_it_is(mesh: Mesh) -> None:
     node.finish(sid, 1, Reason("aborted", "engine"))
     mesh.settle()
     assert errand.ended == Reason("aborted", "engine")
+
+
+# -- who can write to the bus
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'{"loads":[[["x"],[1,1,1,true,true,1]]]}',
+        b'{"loads":[[{},[1,1,1,true,true,1]]]}',
+        b'{"gone":[[1]]}',
+        b'{"gone":[{}]}',
+        b'{"gone":5}',
+        b'{"nodes":{"a":1}}',
+        b'{"nodes":[["a.b",[1,1,1,1,1,1]]]}',
+        b"[" * 100_000,
+    ],
+    ids=lambda told: told[:40].decode(),
+)
+@pytest.mark.parametrize("kind", [Kind.PRESENCE, Kind.SYNCED, Kind.SUBMIT, Kind.ATTACH, Kind.REFUSED, Kind.STATE])
+def test_what_no_replica_would_say_is_passed_over(mesh: Mesh, kind: Kind, told: bytes) -> None:
+    here, _, node = meet(mesh)
+    stranger = ReplicaId("ab" * 8)
+    here.peering.receive(pack_letter(To.ALL, stranger, 1, 0, [pack_frame(Kind.BEAT)]), mesh.now)
+    for to in To:
+        here.peering.receive(pack_letter(to, stranger, 1, 1, [pack_frame(kind, 7, told)]), mesh.now)
+    assert [each.id for each in board(here).pick(None, 8)] == [node.id]
+
+
+def test_made_up_replicas_are_bounded(mesh: Mesh) -> None:
+    here, _, _ = meet(mesh)
+    for number in range(10 * MAX_PEERS):
+        letter = pack_letter(To.ALL, ReplicaId(f"{number:016x}"), 1, 0, [pack_frame(Kind.BEAT)])
+        here.peering.receive(letter, mesh.now)
+    assert len(here.peering.peers) == MAX_PEERS

@@ -5,53 +5,14 @@ They know the original's fields and no others, wait by sleeping, and take for an
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes, padding, serialization
-from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-_OAEP = rsa_padding.OAEP(mgf=rsa_padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
-
-
-class Keys:
-    """An RSA key pair as the original makes it, and its envelopes."""
-
-    def __init__(self) -> None:
-        self._private = rsa.generate_private_key(65537, 2048)
-        pem = self._private.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        self.public = base64.b64encode(pem).decode()
-
-    def open(self, fields: dict[str, str]) -> Any:
-        key = base64.b64decode(self._private.decrypt(base64.b64decode(fields["cipherkey"]), _OAEP))
-        decryptor = Cipher(algorithms.AES(key), modes.CBC(base64.b64decode(fields["iv"]))).decryptor()
-        padded = decryptor.update(base64.b64decode(fields["chat_history"])) + decryptor.finalize()
-        unpadder = padding.PKCS7(128).unpadder()
-        return json.loads(unpadder.update(padded) + unpadder.finalize())
-
-
-def seal(content: Any, public: str) -> dict[str, str]:
-    """The relay path's envelope."""
-    to = serialization.load_pem_public_key(base64.b64decode(public))
-    assert isinstance(to, rsa.RSAPublicKey)
-    key, iv = os.urandom(32), os.urandom(16)
-    padder = padding.PKCS7(128).padder()
-    padded = padder.update(json.dumps(content).encode()) + padder.finalize()
-    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
-    ciphertext = encryptor.update(padded) + encryptor.finalize()
-    wrapped = to.encrypt(base64.b64encode(key), _OAEP)
-    shown = {"chat_history": ciphertext, "cipherkey": wrapped, "iv": iv}
-    return {name: base64.b64encode(value).decode() for name, value in shown.items()}
+from original import OriginalKeys
 
 
 def call(
@@ -73,22 +34,22 @@ class OriginalClient:
     """Asks and polls. `pause` stands for the original's two seconds between polls."""
 
     url: str
-    keys: Keys = field(default_factory=Keys)
+    keys: OriginalKeys = field(default_factory=OriginalKeys)
     pause: float = 0.2
     server: str | None = None
 
     def ask(self, text: str, **fields: Any) -> None:
         if self.server is None:
             self.server = call(f"{self.url}/next_server")[1]["server_public_key"]
-        sealed = seal([{"role": "user", "content": text}], self.server)
-        body = {"server_public_key": self.server, "client_public_key": self.keys.public, **sealed, **fields}
+        sealed = self.keys.seal_relay([{"role": "user", "content": text}], self.server)
+        body = {"server_public_key": self.server, "client_public_key": self.keys.key, **sealed, **fields}
         status, told = call(f"{self.url}/faucet", body)
         assert status == 200, told
         assert "message" in told or told.get("success")
 
     def poll(self) -> Any:
         """One look into the mailbox; None for the one error that lets the original go on."""
-        status, told = call(f"{self.url}/retrieve", {"client_public_key": self.keys.public})
+        status, told = call(f"{self.url}/retrieve", {"client_public_key": self.keys.key})
         assert status == 200
         if "error" in told:
             assert told["error"].startswith("No response available"), told
@@ -112,7 +73,7 @@ class OriginalNode:
     def __init__(
         self, url: str, *, token: str | None = None, thought: threading.Event | None = None, broken: int = 0
     ) -> None:
-        self.keys = Keys()
+        self.keys = OriginalKeys()
         self.pings: list[float] = []
         self.refused: list[int] = []
         self.took = self.answered = 0
@@ -136,7 +97,7 @@ class OriginalNode:
             self._stop.wait(self._cycle())
 
     def _cycle(self) -> float:
-        status, told = call(f"{self._url}/sink", {"server_public_key": self.keys.public}, self._headers)
+        status, told = call(f"{self._url}/sink", {"server_public_key": self.keys.key}, self._headers)
         if status != 200:
             self.refused.append(status)
             return 1.0
@@ -158,6 +119,6 @@ class OriginalNode:
             self._thought.wait(60)
         history = self.keys.open(job)
         told = [*history, {"role": "assistant", "content": f"original: {history[-1]['content']}"}]
-        body = {"client_public_key": job["client_public_key"], **seal(told, job["client_public_key"])}
+        body = {"client_public_key": job["client_public_key"], **self.keys.seal_relay(told, job["client_public_key"])}
         status, _ = call(f"{self._url}/source", body, self._headers)
         self.answered += status == 200

@@ -1,0 +1,53 @@
+"""A request's body, with memory for every piece taken before the piece is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tokenplace.errors import Refused, TooLarge, WireError
+from tokenplace.relay.asgi import ClientGone, Receive, Scope, header
+
+PATIENCE = 120.0
+"""Seconds a body may take: 8 MiB at half a megabit, and no more for one that trickles."""
+
+
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    what: str,
+    most: int,
+    reserve: Callable[[int], None],
+    release: Callable[[int], None],
+) -> bytes:
+    """The body, of at most `most` bytes; `what` is how errors call it. Its memory is the caller's to release.
+
+    `reserve(bytes)` raises where there is none to spare. When this raises, what was reserved is released: Refused for
+    a body that does not arrive, TooLarge, WireError, ClientGone, and what `reserve` raises.
+    """
+    claimed = header(scope, b"content-length")
+    if claimed is not None and not (claimed.isascii() and claimed.isdigit()):
+        raise WireError("Content-Length is a whole number.")
+    if claimed is not None and (len(claimed) > 9 or int(claimed) > most):
+        raise TooLarge(f"{what} has at most {most} bytes; this one claims {claimed[:20]}.")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                if len(body) + len(chunk) > most:
+                    raise TooLarge(f"{what} has at most {most} bytes.")
+                reserve(len(chunk))
+                body += chunk
+                more = message.get("more_body", False)
+    except TimeoutError:
+        release(len(body))
+        raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
+    except BaseException:
+        release(len(body))
+        raise
+    return bytes(body)
