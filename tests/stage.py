@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -25,12 +26,26 @@ PATIENCE = 30.0
 EMBEDDED = "smollm2-135m-instruct"
 
 
+def _ports() -> Iterator[int]:
+    """Ports for this process alone: a thousand for each worker, below those that the system gives to connections.
+
+    A port that was free a moment ago and came from the system's own range may be somebody's when it is needed.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
+    first = os.getpid() * 37 % 1000
+    return itertools.cycle(20_000 + worker * 1000 + (first + each) % 1000 for each in range(1000))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on, and nobody else here will."""
+    for port in itertools.islice(_PORTS, 1000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a thousand ports are taken")
 
 
 def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

@@ -136,7 +136,7 @@ def test_a_header_that_is_not_whole_tells_nothing() -> None:
 async def test_the_http_connection_that_became_a_link_is_let_go() -> None:
     """A relay holds thousands of links that do nothing: whatever one keeps, it keeps thousands of times."""
     async with a_peer() as peer:
-        await peer.send(whole(b"first"))
+        await peer.send(frame(b"first"))
         assert await peer.until(1) == [b"first"]
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, HttpProtocol)]

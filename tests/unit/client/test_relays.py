@@ -108,3 +108,18 @@ async def test_a_sticky_client_asks_for_the_node_that_answered_it(sticky: bool) 
     await relays.directories(model)
     await relays.directories(None)
     assert door.preferred == ([None, node, None] if sticky else [None, None])
+
+
+async def test_a_node_that_failed_is_passed_over_without_asking_anew_while_another_is_known() -> None:
+    nodes = [a_node(1), a_node(2)]
+    door = a_door("a", Directory([node.listing() for node in nodes], {ModelId("m"): 2}))
+    relays = Relays([door], Clock())
+    await relays.directories(None)
+    relays.pass_over(door, nodes[0].id)
+    ((_, left),) = await relays.directories(None)
+    assert [listing.card.node for listing in left.listings] == [nodes[1].id]
+    assert len(door.asked) == 1
+    relays.pass_over(door, nodes[1].id)
+    ((_, anew),) = await relays.directories(None)
+    assert len(anew.listings) == 2, "nobody else is known, so the relay is asked again"
+    assert len(door.asked) == 2
