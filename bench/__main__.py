@@ -14,6 +14,7 @@ from bench.classic import ORIGINAL_CPU, ORIGINAL_CYCLES, ORIGINAL_MEDIAN, ORIGIN
 from bench.relay_cost import per_piece, per_request
 from bench.replicas import beside, later
 from bench.sealed_path import compare, directly, first_tokens, sealed, stand
+from bench.under_load import endurance, load
 from stage import Stage, staged
 from store import stored
 
@@ -104,13 +105,17 @@ async def replicas(stage: Stage, folder: Path, rounds: int) -> None:
             )
 
 
-PARTS = ["sealed", "relay", "replicas", "classic", "batching"]
+PARTS = ["sealed", "relay", "replicas", "classic", "batching", "load"]
+LONG = ["endurance"]
+"""Only when asked for."""
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("only", nargs="?", choices=PARTS, help="measure only this")
+    parser.add_argument("only", nargs="?", choices=[*PARTS, *LONG], help="measure only this")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=1_000_000, help="for endurance")
+    parser.add_argument("--seconds", type=float, default=600.0, help="for endurance, at most")
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f},"
@@ -121,6 +126,10 @@ async def main() -> None:
             await sealed_path(stage, options.rounds)
         if options.only in (None, "relay"):
             await relay_cost(stage)
+        if options.only in (None, "load"):
+            await load(stage)
+        if options.only == "endurance":
+            endurance(stage, options.requests, options.seconds)
         if options.only in (None, "replicas"):
             await replicas(stage, Path(folder), options.rounds)
         if options.only in (None, "classic"):

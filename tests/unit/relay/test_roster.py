@@ -151,3 +151,13 @@ def test_the_node_a_client_would_like_again_comes_first_while_it_is_free() -> No
     liked.free = 0
     assert roster.pick(None, 2, prefer=liked.id)[0] is not liked
     assert len(roster.pick(None, 2, prefer=a_card(99).node)) == 2
+
+
+def test_clients_that_ask_together_are_not_all_sent_to_the_one_that_is_a_little_nearer() -> None:
+    nodes = [a_node(name) for name in range(1, 5)]
+    for number, node in enumerate(nodes):
+        node.rtt = 0.001 * number
+    roster = a_roster(*nodes)
+    first = Counter(roster.pick(None, 8)[0].id for _ in range(400))
+    assert len(first) == 4
+    assert min(first.values()) > 50

@@ -1,0 +1,154 @@
+"""Many streams through one relay, paced by puppets that stamp each piece: how late it comes, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from puppets import DONE, Puppet, Reader, Wires, a_request, puppets, wired
+from stage import Program, Stage
+from tokenplace.link.events import NodeEvent, Offered
+from tokenplace.wire.ids import Sid
+from tokenplace.wire.stream import PREFIX_BYTES, RecordKind
+
+QUIET = {"TOKENPLACE_LOG_LEVEL": "WARNING"}
+_STAMP = struct.Struct(">d")
+_PIECE = 240
+"""Bytes under the seal of a streamed token's event."""
+_HEAD = _PIECE.to_bytes(4, "big") + bytes((RecordKind.DATA,))
+_PADDING = bytes(_PIECE - _STAMP.size)
+
+
+def cpu(program: Program) -> float:
+    """Seconds of processor time of a process so far, all its threads, to the nanosecond."""
+    tasks = Path(f"/proc/{program.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def kept_waiting(pid: int) -> float:
+    """Seconds that a process's main thread was ready to run and had no core, so far: what others' work did to it."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """The value that `part` of them do not exceed."""
+    return statistics.quantiles(values, n=1000, method="inclusive")[round(part * 1000) - 1]
+
+
+def a_stamped_piece() -> bytes:
+    """A record that says when it was sent."""
+    return _HEAD + _STAMP.pack(time.perf_counter()) + _PADDING
+
+
+def lateness(chunk: bytes) -> float | None:
+    """Seconds since a stamped record was sent; None for the relay's own words."""
+    if chunk[PREFIX_BYTES - 1] != RecordKind.DATA:
+        return None
+    sent: float = _STAMP.unpack_from(chunk, PREFIX_BYTES)[0]
+    return time.perf_counter() - sent
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """One stream at its node."""
+
+    node: Puppet
+    sid: Sid
+    number: int = 0
+
+    def piece(self) -> None:
+        """Send the next piece, stamped."""
+        self.node.piece(self.sid, self.number, a_stamped_piece())
+        self.number += 1
+
+    def end(self) -> None:
+        """Say that this was all."""
+        self.node.end.end(self.sid, self.number, DONE, self.node.slots)
+        self.node.flush()
+
+
+def flows(wires: Wires, url: str, streams: int, on_chunk: Callable[[Reader, bytes], None]) -> list[Flow]:
+    """So many streams that have begun, each read by a client of its own."""
+    begun: list[Flow] = []
+
+    def begin(node: Puppet, event: NodeEvent) -> None:
+        if isinstance(event, Offered):
+            node.end.accept(event.sid, 0)
+            begun.append(Flow(node, event.sid))
+
+    nodes = puppets(wires, url, -(-streams // 64), on_event=begin)
+    for number in range(streams):
+        Reader(wires, url, on_chunk=on_chunk).submit(nodes[number % len(nodes)].id, a_request()[1])
+        wires.turn()
+    wires.until(lambda: len(begun) == streams, "all streams to begin")
+    return begun
+
+
+def pace(wires: Wires, turns: Sequence[Callable[[], object]], rate: float, seconds: float) -> None:
+    """Call each of `turns` `rate` times a second, spread evenly, and let everybody read between."""
+    each = 1 / (rate * len(turns))
+    began = time.perf_counter()
+    done, total = 0, int(seconds / each)
+    while done < total:
+        due = min(total, int((time.perf_counter() - began) / each))
+        for number in range(done, due):
+            turns[number % len(turns)]()
+        done = due
+        wires.turn(each if len(turns) * rate < 500 else 0.0005)
+
+
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """What so many streams were like."""
+
+    streams: int
+    per_piece: float
+    """µs of the relay's processor time."""
+    speed: float
+    """Pieces per second."""
+    median: float
+    p99: float
+    """Seconds from a node's send to the client's receive."""
+    relay: float
+    load: float
+    """The part of a core that the relay and this process took."""
+    waited: float
+    """The part of the time that both together were kept from a core by other programs; latencies hold only near 0."""
+
+
+def crowd(stage: Stage, *, streams: int, rate: float, seconds: float) -> Crowded:
+    """So many streams of `rate` pieces a second each."""
+    relay = stage.relay("--blind", name=f"relay-crowd-{streams}", env=QUIET)
+    late: list[float] = []
+
+    def heard(_: Reader, chunk: bytes) -> None:
+        seconds = lateness(chunk)
+        if seconds is not None:
+            late.append(seconds)
+
+    with wired() as wires:
+        turns = [flow.piece for flow in flows(wires, relay.url, streams, heard)]
+        pace(wires, turns, rate, 3.0)
+        late.clear()
+        both = (relay.pid, os.getpid())
+        spent, own, began = cpu(relay), time.process_time(), time.perf_counter()
+        waited = sum(map(kept_waiting, both))
+        pace(wires, turns, rate, seconds)
+        took, spent, own = time.perf_counter() - began, cpu(relay) - spent, time.process_time() - own
+        waited = sum(map(kept_waiting, both)) - waited
+    relay.end()
+    return Crowded(
+        streams=streams,
+        per_piece=spent / len(late) * 1e6,
+        speed=len(late) / took,
+        median=statistics.median(late),
+        p99=percentile(late, 0.99),
+        relay=spent / took,
+        load=own / took,
+        waited=waited / took,
+    )
