@@ -39,7 +39,9 @@ def test_without_them_they_are_the_originals(tmp_path: Path, monkeypatch: pytest
     assert places.state() == tmp_path / ".local" / "state" / "token.place"
 
 
-def test_on_macos_everything_is_in_application_support() -> None:
+def test_on_macos_everything_is_in_application_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
     mac = MacOS("token.place", False)
     assert mac.user_data_dir.endswith("Library/Application Support/token.place")
     assert mac.user_config_dir == mac.user_data_dir == mac.user_state_dir
