@@ -82,12 +82,15 @@ async def test_a_killed_engine_is_an_error_for_its_answers_and_is_back_for_the_n
         while await engine_of(node).busy_slots() < 4:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.5)
+        down = asyncio.create_task(node.engine.wait_ready(False))
+        await asyncio.sleep(0)
         os.kill(pid, signal.SIGKILL)
         results = await asyncio.gather(*asking, return_exceptions=True)
         for result in results:
             assert isinstance(result, ApiError), result
             assert result.code == "engine_crashed"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
+            await down  # its answers are told before the node has noticed
             await node.engine.wait_ready()
         whole = await client.chat([{"role": "user", "content": "Say hello."}], model=EMBEDDED, max_tokens=4)
         assert whole["choices"][0]["message"]["content"]
