@@ -6,22 +6,18 @@ tell its owner why. What a relay says is a stranger's word: it is bounded, and o
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2 as httpx
-
-from tokenplace.errors import RelayUnreachable
+from tokenplace.node.public import read_public
 from tokenplace.wire import routes
 from tokenplace.wire.ids import NodeId
 
 MAX_LIST = 2 * 1024 * 1024
 """Bytes of a list that are read."""
 
-_PATIENCE = httpx.Timeout(10.0)
 _SHOWN = 3
 _LONGEST_NAME = 80
 
@@ -65,19 +61,8 @@ def read_demand(content: Any, me: NodeId, models: Collection[str]) -> Demand:
 
 async def ask_demand(relay: str, me: NodeId, models: Collection[str]) -> Demand:
     """Read a relay's list, with the proxies this machine is set up for. Raises RelayUnreachable."""
-    body = b""
-    try:
-        async with (
-            httpx.AsyncClient(timeout=_PATIENCE) as client,
-            client.stream("GET", relay + routes.SERVER_NODES) as response,
-        ):
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_LIST:
-                    raise RelayUnreachable("The relay's list of nodes is too long to read.")
-        content = json.loads(body)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
-        raise RelayUnreachable(f"{relay} gives no list of its nodes ({type(error).__name__}).") from error
+    what = f"{relay} gives no list of its nodes"
+    _, content = await read_public(relay + routes.SERVER_NODES, most=MAX_LIST, what=what)
     return read_demand(content, me, models)
 
 

@@ -8,19 +8,17 @@ all its relays, so that one relay alone cannot hide it.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from enum import StrEnum
-
-import httpx2 as httpx
+from http import HTTPStatus
 
 from tokenplace.errors import RelayUnreachable, UntrustedCard, WireError
+from tokenplace.node.public import read_public
 from tokenplace.sealing.identity import verify_card
 from tokenplace.wire import routes
 from tokenplace.wire.card import Card
 from tokenplace.wire.ids import NodeId
 
-_PATIENCE = httpx.Timeout(10.0)
 _REMEMBERED = 256
 _MAX_ANSWER = 1024 * 1024
 
@@ -60,7 +58,11 @@ class Mirror:
 
     async def look(self, relay: str) -> Alarm | None:
         """Ask a relay for the card it shows for us. Raises RelayUnreachable."""
-        content = await _read(relay + routes.NODES, {routes.NODE_PARAM: self._me, routes.LIMIT_PARAM: "1"})
+        what = f"{relay} does not tell what it shows for this node"
+        params = {routes.NODE_PARAM: self._me, routes.LIMIT_PARAM: "1"}
+        status, content = await read_public(relay + routes.NODES, params, most=_MAX_ANSWER, what=what)
+        if status != HTTPStatus.OK:
+            raise RelayUnreachable(f"{what} ({status}).")
         nodes = content.get("nodes") if isinstance(content, dict) else None
         for shown in nodes if isinstance(nodes, list) else ():
             try:
@@ -70,21 +72,3 @@ class Mirror:
             if (alarm := self.judge(card)) is not None:
                 return alarm
         return None
-
-
-async def _read(url: str, params: dict[str, str]) -> object:
-    body = b""
-    try:
-        async with (
-            httpx.AsyncClient(timeout=_PATIENCE) as client,
-            client.stream("GET", url, params=params) as response,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise RelayUnreachable(f"{url} answers {response.status_code}.")
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > _MAX_ANSWER:
-                    raise RelayUnreachable("The relay's answer is too long to read.")
-        return json.loads(body)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
-        raise RelayUnreachable(f"{url} cannot be read ({type(error).__name__}).") from error
