@@ -84,24 +84,24 @@ def classic(stage: Stage, rounds: int) -> None:
     )
 
 
-async def replicas(stage: Stage, folder: Path, rounds: int) -> None:
-    print("\nTwo replicas over Valkey beside one relay (clients at one, nodes at the other)")
+def replicas(stage: Stage, folder: Path, rounds: int) -> None:
+    print("\nTwo replicas over Valkey beside one relay (puppets; clients at one, nodes at the other)")
     with stored(folder / "store") as store:
-        near, far = await later(stage, store, 60 * rounds)
+        quiet = later(stage, store, 60 * rounds)
+        low, _, high = (1000 * each for each in quiet.pairs)
         print(
-            f"  a short answer, nothing else going on: {near * 1000:.2f} ms, over the other replica"
-            f" {(far - near) * 1000:+.2f} ms   aim: at most +1"
+            f"  a short answer: {quiet.near * 1000:.2f} ms, over the other replica"
+            f" {(quiet.far - quiet.near) * 1000:+.2f} (half of all pairs {low:+.2f} to {high:+.2f})"
+            f"   aim: at most +1   (load {os.getloadavg()[0]:.1f})"
         )
         for streams in (128, 500):
-            one, two = await beside(stage, store, streams=streams, rate=20.0, seconds=6)
+            one, two = beside(stage, store, streams=streams, rate=20.0, seconds=6)
             print(
-                f"  {streams} streams at 20/s: {one.per_piece:5.1f} µs of CPU per piece alone,"
-                f" {two.per_piece:5.1f} as two ({two.shares[0]:.1f} + {two.shares[1]:.1f},"
-                f" {two.speed:,.0f} pieces/s)   aim: under 45"
-            )
-            print(
-                f"    a short answer beside them: {one.round_trip * 1000:.2f} ms alone,"
-                f" {(two.round_trip - one.round_trip) * 1000:+.2f} ms as two"
+                f"  {streams} streams at 20/s: {one.per_piece:.1f} µs of CPU per piece alone,"
+                f" {two.per_piece:.1f} as two ({two.speed:,.0f} pieces/s)   aim: under 45"
+                f"\n    on the way {one.median * 1000:.2f} ms at the median alone,"
+                f" {(two.median - one.median) * 1000:+.2f} ms as two, 99 % {two.p99 * 1000:.1f} ms"
+                f"   (kept from a core by others {one.waited:.2f} and {two.waited:.2f} of the time)"
             )
 
 
@@ -131,7 +131,7 @@ async def main() -> None:
         if options.only == "endurance":
             endurance(stage, options.requests, options.seconds)
         if options.only in (None, "replicas"):
-            await replicas(stage, Path(folder), options.rounds)
+            replicas(stage, Path(folder), options.rounds)
         if options.only in (None, "classic"):
             classic(stage, options.rounds)
     if options.only in (None, "batching"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puppets import DONE, Puppet, Reader, Wires, a_request, puppets, wired
-from stage import Program, Stage
+from stage import Program, nodes_at, until
 from tokenplace.link.events import NodeEvent, Offered
 from tokenplace.wire.ids import Sid
 from tokenplace.wire.stream import PREFIX_BYTES, RecordKind
@@ -45,12 +45,15 @@ def a_stamped_piece() -> bytes:
     return _HEAD + _STAMP.pack(time.perf_counter()) + _PADDING
 
 
-def lateness(chunk: bytes) -> float | None:
-    """Seconds since a stamped record was sent; None for the relay's own words."""
-    if chunk[PREFIX_BYTES - 1] != RecordKind.DATA:
-        return None
-    sent: float = _STAMP.unpack_from(chunk, PREFIX_BYTES)[0]
-    return time.perf_counter() - sent
+def lateness(chunk: bytes) -> list[float]:
+    """Seconds since each stamped record in a chunk was sent; the relay's own words have no stamp."""
+    now, late, start = time.perf_counter(), [], 0
+    while start < len(chunk):
+        size, kind = int.from_bytes(chunk[start : start + 4], "big"), chunk[start + PREFIX_BYTES - 1]
+        if kind == RecordKind.DATA:
+            late.append(now - _STAMP.unpack_from(chunk, start + PREFIX_BYTES)[0])
+        start += PREFIX_BYTES + size
+    return late
 
 
 @dataclass(slots=True, eq=False)
@@ -72,8 +75,10 @@ class Flow:
         self.node.flush()
 
 
-def flows(wires: Wires, url: str, streams: int, on_chunk: Callable[[Reader, bytes], None]) -> list[Flow]:
-    """So many streams that have begun, each read by a client of its own."""
+def flows(
+    wires: Wires, here: Program, there: Program, streams: int, on_chunk: Callable[[Reader, bytes], None]
+) -> list[Flow]:
+    """So many streams that have begun, each read by a client of its own `here` and sent by a node `there`."""
     begun: list[Flow] = []
 
     def begin(node: Puppet, event: NodeEvent) -> None:
@@ -81,9 +86,11 @@ def flows(wires: Wires, url: str, streams: int, on_chunk: Callable[[Reader, byte
             node.end.accept(event.sid, 0)
             begun.append(Flow(node, event.sid))
 
-    nodes = puppets(wires, url, -(-streams // 64), on_event=begin)
+    count = -(-streams // 64)
+    nodes = puppets(wires, there.url, count, on_event=begin)
+    until(lambda: len(nodes_at(here)) == count, f"{count} nodes to be known")
     for number in range(streams):
-        Reader(wires, url, on_chunk=on_chunk).submit(nodes[number % len(nodes)].id, a_request()[1])
+        Reader(wires, here.url, on_chunk=on_chunk).submit(nodes[number % len(nodes)].id, a_request()[1])
         wires.turn()
     wires.until(lambda: len(begun) == streams, "all streams to begin")
     return begun
@@ -108,7 +115,7 @@ class Crowded:
 
     streams: int
     per_piece: float
-    """µs of the relay's processor time."""
+    """µs of processor time, of both relays together where there are two."""
     speed: float
     """Pieces per second."""
     median: float
@@ -116,32 +123,29 @@ class Crowded:
     """Seconds from a node's send to the client's receive."""
     relay: float
     load: float
-    """The part of a core that the relay and this process took."""
+    """The part of a core that the relays and this process took."""
     waited: float
-    """The part of the time that both together were kept from a core by other programs; latencies hold only near 0."""
+    """The part of the time that all together were kept from a core by other programs; latencies hold only near 0."""
 
 
-def crowd(stage: Stage, *, streams: int, rate: float, seconds: float) -> Crowded:
-    """So many streams of `rate` pieces a second each."""
-    relay = stage.relay("--blind", name=f"relay-crowd-{streams}", env=QUIET)
+def crowd(here: Program, there: Program, *, streams: int, rate: float, seconds: float) -> Crowded:
+    """So many streams of `rate` pieces a second each: clients `here`, nodes `there`, which may be the same relay."""
     late: list[float] = []
 
     def heard(_: Reader, chunk: bytes) -> None:
-        seconds = lateness(chunk)
-        if seconds is not None:
-            late.append(seconds)
+        late.extend(lateness(chunk))
 
+    relays = {here, there}
+    pids = (os.getpid(), *(relay.pid for relay in relays))
     with wired() as wires:
-        turns = [flow.piece for flow in flows(wires, relay.url, streams, heard)]
+        turns = [flow.piece for flow in flows(wires, here, there, streams, heard)]
         pace(wires, turns, rate, 3.0)
         late.clear()
-        both = (relay.pid, os.getpid())
-        spent, own, began = cpu(relay), time.process_time(), time.perf_counter()
-        waited = sum(map(kept_waiting, both))
+        spent, own, began = sum(map(cpu, relays)), time.process_time(), time.perf_counter()
+        waited = sum(map(kept_waiting, pids))
         pace(wires, turns, rate, seconds)
-        took, spent, own = time.perf_counter() - began, cpu(relay) - spent, time.process_time() - own
-        waited = sum(map(kept_waiting, both)) - waited
-    relay.end()
+        took, spent, own = time.perf_counter() - began, sum(map(cpu, relays)) - spent, time.process_time() - own
+        waited = sum(map(kept_waiting, pids)) - waited
     return Crowded(
         streams=streams,
         per_piece=spent / len(late) * 1e6,

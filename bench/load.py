@@ -65,7 +65,7 @@ class Asker:
         writer.write(head.encode() + sealed)
         status = await reader.readuntil(b"\r\n\r\n")
         if b" 200 " not in status.split(b"\r\n", 1)[0]:
-            raise RuntimeError(status.decode())
+            raise RuntimeError((status + await reader.read(500)).decode())
         splitter, records = RecordSplitter(), 0
         opener: RecordOpener | None = None
         while size := int(await reader.readline(), 16):

@@ -199,12 +199,10 @@ def never_reading(stage: Stage, readers: int = 400, rate: float = 200.0, seconds
     late: list[float] = []
 
     def heard(_: Reader, chunk: bytes) -> None:
-        seconds = lateness(chunk)
-        if seconds is not None:
-            late.append(seconds)
+        late.extend(lateness(chunk))
 
     with wired() as wires:
-        (fast,) = flows(wires, relay.url, 1, heard)
+        (fast,) = flows(wires, relay, relay, 1, heard)
         pace(wires, [fast.piece], rate, 1.0)
         late.clear()
         pace(wires, [fast.piece], rate, seconds)

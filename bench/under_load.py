@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from bench.crowd import crowd
+from bench.crowd import QUIET, crowd
 from bench.endurance import endure
 from bench.failing import failing_path
 from bench.shares import light_beside_a_flood
@@ -17,7 +17,9 @@ async def load(stage: Stage) -> None:
     """Every measure that takes seconds."""
     print("\nThe relay under load (puppets on real sockets, one relay process)")
     for streams in (500, 1500):
-        found = crowd(stage, streams=streams, rate=20.0, seconds=10.0)
+        relay = stage.relay("--blind", name=f"relay-crowd-{streams}", env=QUIET)
+        found = crowd(relay, relay, streams=streams, rate=20.0, seconds=10.0)
+        relay.end()
         print(
             f"  {streams:,} streams at 20/s: {found.per_piece:.1f} µs of CPU per piece   aim: under 25"
             f"\n    on the way {found.median * 1000:.2f} ms at the median, 99 % {found.p99 * 1000:.1f} ms"

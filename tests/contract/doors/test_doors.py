@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from memory_bus import Hub, MemoryBus
 from tokenplace.cli.hosted import LocalDoor
 from tokenplace.cli.serving import address_of, bind, serving
 from tokenplace.client.door import Directory, Door, HttpDoor, Records
@@ -19,7 +20,6 @@ from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, Toke
 from tokenplace.link.events import Cancelled, Granted
 from tokenplace.relay.app import Relay
 from tokenplace.relay.broker import Broker
-from tokenplace.relay.bus.memory import Hub, MemoryBus
 from tokenplace.relay.replicas.courier import Courier
 from tokenplace.relay.replicas.peering import Peering
 from tokenplace.relay.switchboard import Switchboard

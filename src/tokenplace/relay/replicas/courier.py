@@ -1,46 +1,68 @@
-"""Between an Peering and a bus: hears, says, keeps time, and connects anew whenever the store was away."""
+"""Between a Peering and a bus: hears, says, keeps time, and connects anew whenever the store was away."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 
-from tokenplace.relay.bus.base import Bus, BusBroken
+from tokenplace.relay.bus.base import Bus, BusBroken, Line, Topic
 from tokenplace.relay.replicas.peering import Peering
+from tokenplace.relay.replicas.wires import Haste
 
 _TICK = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_GOODBYE = 1.0
 _log = structlog.get_logger("tokenplace.relay")
+
+
+class _Allowance:
+    """So many at once, so many a second on average."""
+
+    def __init__(self, at_once: float, per_second: float) -> None:
+        self._most = self._left = at_once
+        self._per_second = per_second
+        self._seen = 0.0
+
+    def has(self, now: float) -> bool:
+        """Whether one is left."""
+        return self._now(now) >= 1.0
+
+    def spend(self, now: float) -> None:
+        """One less."""
+        self._left = max(0.0, self._now(now) - 1.0)
+        self._seen = now
+
+    def _now(self, now: float) -> float:
+        return min(self._most, self._left + (now - self._seen) * self._per_second)
 
 
 class Gathering:
     """How long to gather what is to be said: the price of speaking is paid per letter, not per piece.
 
-    A few letters may go at once, 200 a second on average, so that a lone request waits for nothing. Who says more than
-    that speaks every two milliseconds, and every one once many pieces share a letter anyway.
+    What somebody waits for goes at once, a thousand times a second; pieces of a stream two hundred times. Who says more
+    than that speaks every two milliseconds, and every one once many pieces share a letter anyway.
     """
 
-    _AT_ONCE = 10.0
-    _PER_SECOND = 200.0
     _MANY = 8
+    _LATER = 0.005
 
     def __init__(self) -> None:
-        self._left = self._AT_ONCE
+        self._allowed = {Haste.NOW: _Allowance(20.0, 1000.0), Haste.SOON: _Allowance(10.0, 200.0)}
         self._spoke = 0.0
         self._spacing = 0.002
 
-    def pause(self, now: float) -> float:
+    def pause(self, now: float, haste: Haste) -> float:
         """Seconds to wait before speaking."""
-        self._left = min(self._AT_ONCE, self._left + (now - self._spoke) * self._PER_SECOND)
-        return 0.0 if self._left >= 1.0 else max(0.0, self._spoke + self._spacing - now)
+        if haste is Haste.LATER:
+            return self._LATER
+        return 0.0 if self._allowed[haste].has(now) else max(0.0, self._spoke + self._spacing - now)
 
     def spoke(self, now: float, frames: int) -> None:
         """So much was said."""
-        self._left = max(0.0, self._left - 1.0)
+        for allowed in self._allowed.values():
+            allowed.spend(now)
         self._spoke = now
         self._spacing = 0.001 if frames >= self._MANY else 0.002
 
@@ -52,71 +74,48 @@ class Courier:
         self._bus = bus
         self._peering = peering
         self._clock = clock
-        self._output = asyncio.Event()
-        peering.notify = self._output.set
+        self._line: Line | None = None
+        self._gathering = Gathering()
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0
+        """When the timer goes off, while there is one."""
+        peering.notify = self._wanted
 
     async def run(self) -> None:
         """Until cancelled; then the others are told."""
         pause = _FIRST_PAUSE
         complained = False
-        try:
-            while True:
-                began = self._clock()
-                try:
-                    await self._connect()
-                except* BusBroken as broken:
-                    self._peering.lost(self._clock())
-                    if not complained:
-                        complained = True
-                        _log.warning("store.lost", reason=str(broken.exceptions[0]))
-                if self._clock() - began > _LONGEST_PAUSE:
-                    pause, complained = _FIRST_PAUSE, False
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-        finally:
-            with suppress(BusBroken, TimeoutError):
-                async with asyncio.timeout(_GOODBYE):
-                    await self._leave()
-            await self._bus.aclose()
+        while True:
+            began = self._clock()
+            try:
+                await self._connect()
+            except BusBroken as broken:
+                self._peering.lost(self._clock())
+                if not complained:
+                    complained = True
+                    _log.warning("store.lost", reason=broken.message)
+            if self._clock() - began > _LONGEST_PAUSE:
+                pause, complained = _FIRST_PAUSE, False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _connect(self) -> None:
-        """One connection's life. Raises BusBroken, in a group."""
-        async with asyncio.TaskGroup() as group:
+        """One line's life. Raises BusBroken."""
+        async with self._bus.join(self._peering.topics, self) as line:
+            self._line = line
             try:
-                async with self._bus.listen(self._peering.topics) as letters:
-                    self._peering.connected(self._clock())
-                    saying = group.create_task(self._say())
-                    keeping = group.create_task(self._keep_time())
-                    try:
-                        await self._hear(letters)
-                    finally:
-                        saying.cancel()
-                        keeping.cancel()
+                self._peering.connected(self._clock())
+                await self._keep_time(line)
+            except asyncio.CancelledError:
+                self._peering.leaving()
+                self._say()
+                raise
             finally:
-                self._output.set()
+                self._line = None
+                self._forget()
 
-    async def _hear(self, letters: AsyncIterator[bytes]) -> None:
-        async for data in letters:
-            self._peering.receive(data, self._clock())
-
-    async def _say(self) -> None:
-        gathering = Gathering()
-        while True:
-            await self._output.wait()
-            if pause := gathering.pause(self._clock()):
-                await asyncio.sleep(pause)
-            self._output.clear()
-            before = self._peering.counted.frames
-            letters = self._peering.take()
-            if not letters:
-                continue
-            gathering.spoke(self._clock(), self._peering.counted.frames - before)
-            heard = await self._bus.publish(letters)
-            for letter, listeners in zip(letters, heard, strict=True):
-                if not listeners:
-                    self._peering.unheard(letter.to, self._clock())
-
-    async def _keep_time(self) -> None:
+    async def _keep_time(self, line: Line) -> None:
+        """Until the line ends. Raises BusBroken."""
         was_up = False
         while True:
             self._peering.tick(self._clock())
@@ -125,10 +124,46 @@ class Courier:
             if self._peering.up and not was_up:
                 was_up = True
                 _log.info("store.connected")
-            await asyncio.sleep(_TICK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await line.ended()
 
-    async def _leave(self) -> None:
-        self._peering.leaving()
+    # -- what the line brings --------------------------------------------------------------------------------------
+
+    def hear(self, data: bytes) -> None:
+        """See Listener."""
+        self._peering.receive(data, self._clock())
+
+    def unheard(self, topic: Topic) -> None:
+        """See Listener."""
+        self._peering.unheard(topic, self._clock())
+
+    # -- what it takes ---------------------------------------------------------------------------------------------
+
+    def _wanted(self, haste: Haste) -> None:
+        """Something is to be said."""
+        if self._line is None:
+            return
+        now = self._clock()
+        due = now + self._gathering.pause(now, haste)
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_later(due - now, self._say)
+
+    def _say(self) -> None:
+        self._forget()
+        if self._line is None:
+            return
+        before = self._peering.counted.frames
         letters = self._peering.take()
         if letters:
-            await self._bus.publish(letters)
+            self._gathering.spoke(self._clock(), self._peering.counted.frames - before)
+            self._line.publish(letters)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

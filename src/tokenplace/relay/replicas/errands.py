@@ -24,6 +24,7 @@ from tokenplace.errors import (
 from tokenplace.relay.jobs import Job, Step
 from tokenplace.relay.replicas.messages import Frame, Kind, pack_fields, parse_fields
 from tokenplace.relay.replicas.peers import Peer
+from tokenplace.relay.replicas.wires import Haste
 from tokenplace.relay.tickets import INTERRUPTED, Ticket
 from tokenplace.wire.ids import JobId, NodeId
 from tokenplace.wire.limits import CREDIT_STEP, JOB_CHUNK, MiB
@@ -122,7 +123,7 @@ class Errands:
     def _tell_taken(self, errand: Errand) -> None:
         if errand.peer is not None and errand.stream in errand.peer.errands:
             errand.told = errand.taken_bytes
-            errand.peer.out.put(Kind.TAKEN, errand.stream, _TOTAL.pack(errand.taken_bytes))
+            errand.peer.out.put(Kind.TAKEN, errand.stream, _TOTAL.pack(errand.taken_bytes), Haste.SOON)
 
     # -- what the owner says ---------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from tokenplace.relay.replicas.messages import (
 from tokenplace.relay.replicas.peers import Peer
 from tokenplace.relay.replicas.presence import Elsewhere, Remote, Telling
 from tokenplace.relay.replicas.serving import Serving
-from tokenplace.relay.replicas.wires import ALL, Sending, Verdict, pack_session, parse_session, topic_of
+from tokenplace.relay.replicas.wires import ALL, Haste, Sending, Verdict, pack_session, parse_session, topic_of
 from tokenplace.relay.tickets import Ticket
 from tokenplace.wire.ids import JobId, NodeId
 from tokenplace.wire.limits import Timing
@@ -87,7 +87,8 @@ class Peering:
         self.errands = Errands()
         self.serving = Serving(broker)
         self.elsewhere = Elsewhere(broker.rng, self._here)
-        self.notify: Callable[[], None] = lambda: None
+        self.notify: Callable[[Haste], None] = lambda _: None
+        """Called when there is something to `take`."""
         self.broker = broker
         self._telling = Telling(broker, self.elsewhere.place)
         self._sessions = itertools.count(1)
@@ -117,7 +118,7 @@ class Peering:
         return any(peer.errands for peer in self.peers.values())
 
     def _sending(self, topic: Topic) -> Sending:
-        return Sending(self.me, topic, next(self._sessions), lambda: self.notify())
+        return Sending(self.me, topic, next(self._sessions), lambda haste: self.notify(haste))
 
     def _here(self, node: NodeId) -> bool:
         known = self.broker.roster.get(node)

@@ -15,6 +15,7 @@ from tokenplace.relay.jobs import Step
 from tokenplace.relay.replicas.errands import parse_total
 from tokenplace.relay.replicas.messages import Frame, Kind, pack_fields, parse_fields
 from tokenplace.relay.replicas.peers import Peer
+from tokenplace.relay.replicas.wires import Haste
 from tokenplace.relay.tickets import Ticket
 from tokenplace.wire.classic import job_of
 from tokenplace.wire.ids import JobId, NodeId, parse_job_id, parse_node_id
@@ -59,8 +60,8 @@ class Reader:
             return
         data = ticket.take()
         if data:
+            out.put(Kind.DATA, self.stream, data, Haste.SOON if self.sent else Haste.NOW)
             self.sent += len(data)
-            out.put(Kind.DATA, self.stream, data)
         if ticket.ended is not None:
             self._end(ticket.ended)
         else:
@@ -70,7 +71,7 @@ class Reader:
         """Say where the job stands, if that has changed."""
         if place != self._place or self.ticket.job.step is not self._step:
             self._place, self._step = place, self.ticket.job.step
-            self._peer.out.put(Kind.STATE, self.stream, stand(self.ticket, place))
+            self._peer.out.put(Kind.STATE, self.stream, stand(self.ticket, place), Haste.LATER)
 
     def _end(self, reason: Reason) -> None:
         if self._peer.readers.pop(self.stream, None) is not None:
@@ -160,7 +161,7 @@ class Serving:
         reader = Reader(peer, stream, ticket, place)
         ticket.wake = reader
         peer.readers[stream] = reader
-        peer.out.put(Kind.OPENED, stream, stand(ticket, place))
+        peer.out.put(Kind.OPENED, stream, stand(ticket, place), Haste.LATER)
         reader()  # what has come already, as when the client takes over a ticket
 
     def _taken(self, peer: Peer, stream: int, total: int, now: float) -> None:

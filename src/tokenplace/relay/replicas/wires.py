@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 
 from tokenplace.relay.bus.base import Letter, Topic
 from tokenplace.relay.replicas.messages import Kind, ReplicaId, To, pack_frame, pack_letter
@@ -40,12 +40,23 @@ class Verdict(Enum):
     """It was here before, or belongs to a session that is over."""
 
 
+class Haste(IntEnum):
+    """How soon something is to be said."""
+
+    LATER = 0
+    """It tells where something stands: whatever comes within a few milliseconds takes it along."""
+    SOON = 1
+    """One of many: gathered with others of its kind when there are many of them."""
+    NOW = 2
+    """Something begins, ends or is asked: somebody waits for it."""
+
+
 class Sending:
     """What waits to be said to a topic, and the numbers it will get."""
 
-    __slots__ = ("_frames", "_notify", "_sender", "_to", "number", "session", "topic")
+    __slots__ = ("_frames", "_haste", "_notify", "_sender", "_to", "number", "session", "topic")
 
-    def __init__(self, sender: ReplicaId, topic: Topic, session: int, notify: Callable[[], None]) -> None:
+    def __init__(self, sender: ReplicaId, topic: Topic, session: int, notify: Callable[[Haste], None]) -> None:
         self.topic = topic
         self.session = session
         self.number = 0
@@ -53,12 +64,14 @@ class Sending:
         self._to = To.ALL if topic == ALL else To.ONE
         self._notify = notify
         self._frames: list[bytes] = []
+        self._haste: Haste | None = None
 
-    def put(self, kind: Kind, stream: int = 0, payload: bytes = b"") -> None:
+    def put(self, kind: Kind, stream: int = 0, payload: bytes = b"", haste: Haste = Haste.NOW) -> None:
         """Say something with the next letter."""
-        if not self._frames:
-            self._notify()
         self._frames.append(pack_frame(kind, stream, payload))
+        if self._haste is None or haste > self._haste:
+            self._haste = haste
+            self._notify(haste)
 
     @property
     def waiting(self) -> int:
@@ -69,7 +82,7 @@ class Sending:
         """Begin again: what waits belongs to what is over."""
         self.session = session
         self.number = 0
-        self._frames.clear()
+        self._empty()
 
     def take(self) -> list[Letter]:
         """What waits, in letters of at most MAX_LETTER."""
@@ -85,8 +98,12 @@ class Sending:
             batch.append(frame)
             size += len(frame)
         letters.append(self._letter(batch))
-        self._frames.clear()
+        self._empty()
         return letters
+
+    def _empty(self) -> None:
+        self._frames.clear()
+        self._haste = None
 
     def _letter(self, frames: list[bytes]) -> Letter:
         data = pack_letter(self._to, self._sender, self.session, self.number, frames)
