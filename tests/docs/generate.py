@@ -38,7 +38,7 @@ def limits() -> str:
     from tokenplace.wire import limits as module
 
     rows = [
-        (f"`{name}`", _size(getattr(module, name)), why)
+        (f"`{name}`", (str if name.endswith("FRAMES") else _size)(getattr(module, name)), why)
         for name, why in described("wire/limits.py").items()
         if isinstance(getattr(module, name), int) and name not in ("KiB", "MiB")
     ]

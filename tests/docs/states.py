@@ -175,7 +175,7 @@ def sids_at_the_relay_drawn() -> str:
 
     def state(end: RelayEnd, sid: int) -> str:
         try:
-            events = end.receive(pack_frame(FrameKind.DATA, b"", sid=sid), 0.0)
+            events = end.receive(pack_frame(FrameKind.PROGRESS, sid=sid), 0.0)
         except LinkError:
             return "offered"
         return "flowing" if events else "gone"

@@ -15,7 +15,7 @@ from tokenplace.errors import TokenPlaceError
 from tokenplace.sealing.identity import Identity
 from tokenplace.wire.frames import FrameKind, pack_frame
 from tokenplace.wire.ids import Sid
-from tokenplace.wire.limits import CREDIT_WINDOW, MAX_MESSAGE, KiB
+from tokenplace.wire.limits import CREDIT_WINDOW, MAX_FRAMES, MAX_MESSAGE, KiB, MiB
 from tokenplace.wire.messages import Closed, Outcome, Status
 from tokenplace.wire.stream import PREFIX_BYTES, RecordKind
 
@@ -64,6 +64,8 @@ LIES: dict[str, Callable[[Sid], bytes]] = {
     "it speaks for the relay": lambda sid: pack_frame(FrameKind.JOB, bytes(100), sid=sid),
     "it says what is no frame": lambda _: b"\xff" * 40,
     "it ends inside a frame": lambda sid: data(sid, 0)[:-1],
+    "its record carries nothing": lambda sid: accept(sid) + pack_frame(FrameKind.DATA, sid=sid),
+    "its message has frames without end": lambda _: pack_frame(FrameKind.PING, bytes(8)) * (MAX_FRAMES + 1),
     "its JSON is none": lambda sid: pack_frame(FrameKind.REJECT, b"{", sid=sid),
     ENDLESS: lambda _: bytes(MAX_MESSAGE + 1),
 }
@@ -110,6 +112,36 @@ def test_nodes_that_lie_lose_their_links_and_their_clients_hear_of_it(busy: Prog
         wires.until(lambda: not other.reader.busy, "the honest answer")
         assert (other.pieces, other.outcome) == (2, "")
     assert get_json(f"{busy.url}/livez") == {"status": "alive"}
+
+
+@pytest.mark.parametrize("frame", [FrameKind.DRAIN, FrameKind.STATUS])
+def test_a_node_that_talks_without_end_is_sent_away_and_its_neighbours_hear_nothing_of_it(
+    busy: Program, frame: FrameKind
+) -> None:
+    talk = pack_frame(frame, b'{"slots":1,"free":1,"card":null}' if frame is FrameKind.STATUS else bytes(8))
+    with wired() as wires:
+        (honest,) = puppets(wires, busy.url, 1)
+        other = Told(wires, busy)
+        other.reader.submit(honest.id, a_request()[1])
+        wires.until(honest.offers, "the honest node's offer")
+        sid = honest.offers()[0].sid
+        honest.end.accept(sid, 0)
+        (talker,) = puppets(wires, busy.url, 1)
+        before, number = busy.rss(), 0
+        while talker.gone is None and number < 200:
+            talker.say(talk * MAX_FRAMES)
+            honest.piece(sid, number, a_piece())
+            number += 1
+            wires.until(lambda count=number: other.pieces == count, "the honest node's piece")  # type: ignore[misc]
+        wires.until(lambda: talker.gone is not None, "the relay to close the talker's link")
+        assert talker.gone is not None
+        assert talker.gone.code == Closed.VIOLATION
+        assert "talk" in talker.gone.reason
+        assert busy.rss() - before < 16 * MiB
+        honest.end.end(sid, number, DONE, 4)
+        honest.flush()
+        wires.until(lambda: not other.reader.busy, "the honest answer")
+        assert other.outcome == ""
 
 
 def test_a_node_cannot_show_another_ones_card(busy: Program) -> None:

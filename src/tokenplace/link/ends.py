@@ -11,6 +11,10 @@ What may follow what on one sid, seen alike from both ends:
 A sid is fresh per offer and never comes back. A frame for a sid that was used and is gone is stale, which is normal
 (it crossed a CANCEL) and dropped; a frame for a sid that was never issued, out of turn, out of number or beyond the
 credit is a violation, and the link is closed: at that point nothing the peer says can be trusted.
+
+So is talk without end. What a stream brings is bounded by its credit, and what comes too late by what the credit had
+left. Whatever else a peer may say (pings, what is free, signs of work) has an allowance far above what a node needs:
+else one peer that talks would keep all others waiting.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from tokenplace.errors import LinkError, WireError
+from tokenplace.link.allowance import Allowance
 from tokenplace.link.events import (
     Accepted,
     Cancelled,
@@ -43,11 +48,18 @@ from tokenplace.link.events import (
 )
 from tokenplace.wire.frames import MORE, Frame, FrameKind, pack_control, pack_frame, parse_control, split_frames
 from tokenplace.wire.ids import JOB_ID_BYTES, JobId, Sid
-from tokenplace.wire.limits import CREDIT_WINDOW, JOB_CHUNK, MAX_MESSAGE, MAX_REQUEST
+from tokenplace.wire.limits import CREDIT_WINDOW, JOB_CHUNK, MAX_FRAMES, MAX_MESSAGE, MAX_REQUEST, MAX_UNSENT_FRAMES
 from tokenplace.wire.messages import Ending, Hello, Reason, Status
 
 E = TypeVar("E")
 CHALLENGE_BYTES = 32
+_TALK = (4000.0, 1000.0)
+"""Frames without a stream's credit: at once, and per second. A node that serves many relays tells each of them what is
+free after every answer; its 64 streams show signs of work every five seconds."""
+
+_TALK_BYTES = 128
+"""A frame counts once for each so many bytes: a card in it costs a signature to check."""
+
 _PING = struct.Struct(">d")
 _REWIND = struct.Struct(f">{JOB_ID_BYTES}sI")
 
@@ -82,16 +94,17 @@ class _End(ABC, Generic[E]):
         self.last_pinged = 0.0
         self._notify = notify
         self._out: list[bytes] = []
+        self._talk = Allowance(*_TALK)
 
     def take(self) -> bytes:
-        """What to send now as one message; at most MAX_MESSAGE, so call until it gives nothing."""
+        """What to send now as one message; at most MAX_MESSAGE and MAX_FRAMES, so call until it gives nothing."""
         out = self._out
         if len(out) == 1:
             message = out[0]
             out.clear()
             return message
         size = count = 0
-        for frame in out:
+        for frame in out[:MAX_FRAMES]:
             if count and size + len(frame) > MAX_MESSAGE:
                 break
             size += len(frame)
@@ -99,6 +112,11 @@ class _End(ABC, Generic[E]):
         message = b"".join(out[:count])
         del out[:count]
         return message
+
+    @property
+    def clogged(self) -> bool:
+        """Whether the peer has not read for so long that the link should be closed."""
+        return len(self._out) > MAX_UNSENT_FRAMES
 
     def ping(self, now: float) -> None:
         """Ask for a sign of life."""
@@ -133,8 +151,16 @@ class _End(ABC, Generic[E]):
     def _read(self, frame: Frame, now: float) -> E | None:
         """One frame as this end understands it."""
 
+    def _bear(self, frame: Frame, now: float) -> None:
+        """Something that no credit bounds. Raises LinkError when there is no end of it."""
+        cost = 1 + len(frame.payload) // _TALK_BYTES
+        if self._talk.left(now) < cost:
+            raise LinkError(f"Too much talk: {frame.kind.name} frames without end.")
+        self._talk.spend(now, cost)
+
     def _common(self, frame: Frame, now: float) -> Ponged | Drained | None:
         """Frames that mean the same at both ends. Raises LinkError for any other."""
+        self._bear(frame, now)
         match frame.kind:
             case FrameKind.PING:
                 self._send(FrameKind.PONG, frame.payload[: _PING.size])
@@ -155,6 +181,8 @@ class RelayEnd(_End[RelayEvent]):
         super().__init__(notify)
         self.last_sid = Sid(0)
         self._streams: dict[Sid, _Stream] = {}
+        self._stale_bytes = 0
+        """Records that may still come on streams that are gone: what their credit had left."""
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -195,12 +223,19 @@ class RelayEnd(_End[RelayEvent]):
 
     def cancel(self, sid: Sid) -> None:
         """Tell the node that nobody wants this any more; what still comes is stale."""
-        if self._streams.pop(sid, None) is not None:
+        if self._drop(sid):
             self._send(FrameKind.CANCEL, sid=sid)
 
     def forget(self, sid: Sid) -> None:
         """Drop a sid without a word (its job goes on under another)."""
-        self._streams.pop(sid, None)
+        self._drop(sid)
+
+    def _drop(self, sid: Sid) -> bool:
+        stream = self._streams.pop(sid, None)
+        if stream is None:
+            return False
+        self._stale_bytes += stream.allowed - stream.received
+        return True
 
     def _open(self, next_record: int, allowed: int) -> Sid:
         if self.phase is not Phase.LIVE:
@@ -222,27 +257,31 @@ class RelayEnd(_End[RelayEvent]):
             raise LinkError(f"A {kind.name} frame before the introduction.")
         match kind:
             case FrameKind.ACCEPT:
-                if stream := self._stream(frame):
+                if stream := self._stream(frame, now):
                     if stream.flowing or frame.seq != stream.next_record:
                         raise LinkError("An ACCEPT that does not fit its offer.")
                     stream.flowing = True
                     return Accepted(Sid(frame.sid), frame.seq)
             case FrameKind.REJECT:
-                if stream := self._stream(frame):
+                if stream := self._stream(frame, now):
                     if stream.flowing:
                         raise LinkError("A REJECT after the ACCEPT.")
                     del self._streams[Sid(frame.sid)]
                     return Rejected(Sid(frame.sid), Reason.parse(parse_control(frame.payload)))
             case FrameKind.END:
-                if stream := self._stream(frame):
+                if stream := self._stream(frame, now):
                     if not stream.flowing or frame.seq != stream.next_record:
                         raise LinkError(f"An END after {stream.next_record} records that claims {frame.seq}.")
                     del self._streams[Sid(frame.sid)]
                     return Ended(Sid(frame.sid), frame.seq, self._ending(frame))
             case FrameKind.PROGRESS:
-                if self._stream(frame):
+                self._bear(frame, now)
+                if stream := self._stream(frame, now):
+                    if not stream.flowing:
+                        raise LinkError("A PROGRESS before the ACCEPT.")
                     return Progressed(Sid(frame.sid))
             case FrameKind.STATUS:
+                self._bear(frame, now)
                 if frame.sid > self.last_sid:
                     raise LinkError("A STATUS that knows of an offer never made.")
                 return Reported(Status.parse(parse_control(frame.payload)), Sid(frame.sid))
@@ -257,27 +296,35 @@ class RelayEnd(_End[RelayEvent]):
         return ending
 
     def _data(self, frame: Frame) -> Piece | None:
+        size = len(frame.payload)
+        if not size:
+            raise LinkError("A record that carries nothing.")  # no credit would ever bound them
         stream = self._streams.get(Sid(frame.sid))
         if stream is None:
-            self._stale(frame)
+            self._issued(frame)
+            self._stale_bytes -= size
+            if self._stale_bytes < 0:
+                raise LinkError("More records of streams that are gone than their credit had left.")
             return None
         if not stream.flowing:
             raise LinkError("Records before the ACCEPT.")
         if frame.seq != stream.next_record:
             raise LinkError(f"Record {frame.seq} where {stream.next_record} is next.")
-        stream.received += len(frame.payload)
+        stream.received += size
         if stream.received > stream.allowed:
             raise LinkError(f"{stream.received} bytes where {stream.allowed} were granted.")
         stream.next_record += 1
         return Piece(Sid(frame.sid), frame.seq, frame.payload)
 
-    def _stream(self, frame: Frame) -> _Stream | None:
+    def _stream(self, frame: Frame, now: float) -> _Stream | None:
+        """The stream of a frame; None when it is gone."""
         stream = self._streams.get(Sid(frame.sid))
         if stream is None:
-            self._stale(frame)
+            self._issued(frame)
+            self._bear(frame, now)
         return stream
 
-    def _stale(self, frame: Frame) -> None:
+    def _issued(self, frame: Frame) -> None:
         if not 0 < frame.sid <= self.last_sid:
             raise LinkError(f"A {frame.kind.name} frame for an offer that was never made.")
 

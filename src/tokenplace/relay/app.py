@@ -49,6 +49,9 @@ from tokenplace.wire import routes
 from tokenplace.wire.messages import Closed
 
 _TICK = 0.5
+_STOOD_STILL = 3.0
+"""Seconds between two ticks from which on it was this machine that was silent, and not the nodes."""
+
 _LOOK_AGAIN = 2.0
 """Seconds until a changed file of the operator's counts for links that are open already."""
 
@@ -261,9 +264,14 @@ class Relay:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _tick(self) -> None:
+        before = self._clock()
         while True:
             await asyncio.sleep(_TICK)
-            self.broker.tick(self._clock())
+            now = self._clock()
+            if now - before > _STOOD_STILL:
+                self.broker.overslept(now - before)
+            before = now
+            self.broker.tick(now)
             self._room.tick(self._clock())
 
     async def _look_again(self) -> None:
@@ -344,8 +352,8 @@ def _shown(node: Node, now: float) -> dict[str, object]:
         "connected_s": round(now - node.since),
         "last_heard_s": round(now - node.end.last_heard, 1) if node.end else None,
         "rtt_ms": round(node.rtt * 1000, 1) if node.rtt is not None else None,
-        "answered": node.answered,
-        "breaker": node.breaker.state.value,
+        "answered": node.standing.answered,
+        "breaker": node.standing.breaker.state.value,
         "here": True,
     }
 

@@ -4,8 +4,9 @@
                                      ▲                          │
                                      └──failure, a longer pause─┘
 
-Only failures that nobody but the node can cause are counted: it vanished, it made no progress, or it says itself that
-its engine failed. What a client could cause (a request that does not open) would let a stranger switch nodes off.
+Only failures that nobody but the node can cause are counted: it vanished with work in its hands (once, however much
+that was), it made no progress, it broke the rules of the link, or it says itself that its engine failed. What a client
+could cause (a request that does not open) would let a stranger switch nodes off.
 """
 
 from __future__ import annotations
@@ -28,18 +29,39 @@ class Circuit(StrEnum):
 class Breaker:
     """One node's failures in a row."""
 
-    __slots__ = ("_failures", "_pause", "state", "until")
+    __slots__ = ("_failures", "_pause", "state", "trial", "until")
 
     def __init__(self) -> None:
         self.state = Circuit.CLOSED
         self.until = 0.0
         """When an open breaker lets one request try."""
+        self.trial = False
+        """Whether a request tries a half-open one now."""
         self._failures = 0
         self._pause = FIRST_PAUSE
+
+    @property
+    def spotless(self) -> bool:
+        """Whether there is nothing to remember."""
+        return self.state is Circuit.CLOSED and not self._failures
+
+    @property
+    def lets_in(self) -> bool:
+        """Whether a request should be sent its way: one at a time while it is half open."""
+        return self.state is Circuit.CLOSED or (self.state is Circuit.HALF_OPEN and not self.trial)
+
+    def tried(self) -> None:
+        """A request is on its way to the node."""
+        self.trial = self.state is Circuit.HALF_OPEN
+
+    def told_nothing(self) -> None:
+        """The trial ended in something that says nothing of the node: another may try."""
+        self.trial = False
 
     def failed(self, now: float) -> bool:
         """A failure; whether the breaker opened now."""
         self._failures += 1
+        self.trial = False
         if self.state is Circuit.OPEN or (self.state is Circuit.CLOSED and self._failures < FAILURES):
             return False
         if self.state is Circuit.HALF_OPEN:
@@ -52,6 +74,7 @@ class Breaker:
         """An answer; whether the breaker closed now."""
         closed = self.state is not Circuit.CLOSED
         self.state = Circuit.CLOSED
+        self.trial = False
         self._failures = 0
         self._pause = FIRST_PAUSE
         return closed

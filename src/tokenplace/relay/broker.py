@@ -12,8 +12,6 @@ the tickets, which wake their shells. The rules, each learnt from a failure:
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 from collections.abc import Callable
 from typing import TypeVar
@@ -33,6 +31,7 @@ from tokenplace.link.events import (
 )
 from tokenplace.relay.breaker import Circuit
 from tokenplace.relay.counts import Counts
+from tokenplace.relay.deadlines import Deadlines
 from tokenplace.relay.fairness import Shares, within_share
 from tokenplace.relay.jobs import Job, Move, Step
 from tokenplace.relay.roster import Node, Roster
@@ -64,8 +63,7 @@ class Broker:
         self.tickets: dict[JobId, Ticket] = {}
         self._max_queue = max_queue
         self._held = Shares(max_bytes)
-        self._due: list[tuple[float, int, Ticket]] = []
-        self._order = itertools.count()
+        self._deadlines = Deadlines()
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
@@ -97,7 +95,7 @@ class Broker:
             raise self._refuse(NodeUnknown())
         mine = node.queue.held_by(client)
         if not within_share(mine, 1, len(node.queue), self._max_queue):
-            wait = node.seconds_per_job * max(1, mine) / max(1, node.slots)
+            wait = node.standing.seconds_per_job * max(1, mine) / max(1, node.slots)
             raise self._refuse(
                 QueueFull(
                     f"{len(node.queue)} requests wait for this node already, {mine} of them yours.",
@@ -128,27 +126,32 @@ class Broker:
         self.tickets[job] = ticket
         node.visitors.came(client, now)
         node.queue.push(ticket)
-        if node.breaker.state is Circuit.HALF_OPEN:
-            self.roster.unlist(node)  # one trial at a time
+        if node.standing.breaker.state is Circuit.HALF_OPEN:
+            node.standing.breaker.tried()
+            self.roster.add(node)
         self._serve(node, now)
         self._watch(ticket, now)
         return ticket
 
-    def attach(self, job: JobId, node_id: NodeId, next_record: int, linger: float, now: float) -> Ticket:
+    def attach(
+        self, job: JobId, node_id: NodeId, next_record: int, linger: float, now: float, client: str = ""
+    ) -> Ticket:
         """Go on with a job at a record, whichever relay it came through first.
 
-        Raises Draining, NodeUnknown, or JobUnknown when the job waits in the queue of a node that went away.
+        A relay that is draining goes on with what it has: a refusal would cost the client the answer.
+
+        Raises NodeUnknown, JobUnknown when it is another node's; Draining or QueueFull for a job that is not here.
         """
-        if self.draining:
+        old = self.tickets.get(job)
+        if self.draining and old is None:
             raise self._refuse(Draining(retry_after=self.timing.drain))
         node = self.roster.get(node_id)
         if node is None:
             raise self._refuse(NodeUnknown())
-        old = self.tickets.get(job)
         if old is not None and old.job.node != node_id:
             raise self._refuse(JobUnknown())
-        if len(node.active) + len(node.severed) >= 4 * MAX_STREAMS_PER_NODE:
-            raise self._refuse(QueueFull("Too many streams of this node are open here.", retry_after=5))
+        if old is None:
+            self._check_room(node, client)
         self.counts.resumed += 1
         linger = min(max(linger, 0.0), self.timing.max_linger)
         if old is not None and old.sealed is not None and not next_record:
@@ -159,7 +162,12 @@ class Broker:
                 node.end.forget(old.sid)
             self._close(old, Move.CANCEL, Reason(Outcome.MOVED, "The client goes on over another connection."))
         ticket = Ticket(
-            job=Job(job, node_id, Step.SEVERED), linger=linger, next_record=next_record, since=now, created=now
+            job=Job(job, node_id, Step.SEVERED),
+            linger=linger,
+            next_record=next_record,
+            since=now,
+            created=now,
+            client=client if old is None else old.client,
         )
         self.tickets[job] = ticket
         if node.end is None:
@@ -168,6 +176,15 @@ class Broker:
             self._rewind(node, node.end, ticket, now)
         self._watch(ticket, now)
         return ticket
+
+    def _check_room(self, node: Node, client: str) -> None:
+        """Whether a client may go on with one more job of a node; the share of each is as in its queue."""
+        held = [*node.active.values(), *node.severed.values()]
+        mine = sum(ticket.client == client for ticket in held)
+        if not within_share(mine, 1, len(held), 4 * MAX_STREAMS_PER_NODE):
+            raise self._refuse(
+                QueueFull(f"{len(held)} streams of this node are open here, {mine} of them yours.", retry_after=5)
+            )
 
     def _hand_over(self, ticket: Ticket, linger: float, now: float) -> Ticket:
         """The client comes back for a job of which no record has arrived: it keeps its place."""
@@ -223,7 +240,8 @@ class Broker:
             node.close("superseded")
             self.left(node, node.end, now)
         if node is None:
-            node = Node(card=hello.card, end=end, slots=hello.slots, free=hello.slots, close=close)
+            standing = self.roster.recall(hello.card.node)
+            node = Node(card=hello.card, end=end, slots=hello.slots, free=hello.slots, close=close, standing=standing)
         else:
             self.roster.unlist(node)
             if hello.card.body.sequence >= node.card.body.sequence:
@@ -231,8 +249,11 @@ class Broker:
             node.end, node.close = end, close
             node.slots = node.free = hello.slots
         node.since = end.last_pinged = now
-        node.draining = False
+        node.draining = node.blamed = False
+        node.standing.breaker.look(now)
         end.welcome("token.place relay")
+        if self.draining:
+            end.drain()
         self.roster.add(node)
         for ticket in list(node.severed.values()):
             del node.severed[ticket.job.id]
@@ -242,6 +263,8 @@ class Broker:
                 ticket.job = ticket.job.take(Move.RETURN)
                 ticket.since = now
                 node.queue.push(ticket)
+        if not node.takes:
+            self._empty(node, _PAUSED)
         self._serve(node, now)
         return node
 
@@ -302,7 +325,7 @@ class Broker:
                 if status.card is not None and status.card.node == node.id:
                     self.renew(node, status.card)
                     if not node.takes:
-                        self._empty(node, Reason("node_draining", "The node pauses; another one can answer."))
+                        self._empty(node, _PAUSED)
                 node.told_free(status.free, seen)
                 self._serve(node, now)
             case Ponged(seconds=seconds):
@@ -325,30 +348,42 @@ class Broker:
 
     def tick(self, now: float) -> None:
         """Call about twice a second: whatever waited too long ends; silent links are closed; quiet ones pinged."""
-        while self._due and self._due[0][0] <= now:
-            ticket = heapq.heappop(self._due)[2]
-            if not ticket.job.ended:
-                when, outcome = ticket.due(self.timing)
-                if when <= now:
-                    self._expire(ticket, outcome, now)
-                else:
-                    self._watch(ticket, now)
-        if len(self._due) > 2 * len(self.tickets) + _FORGOTTEN_AT_MOST:
-            self._due = [each for each in self._due if not each[2].job.ended]
-            heapq.heapify(self._due)
+        for ticket in self._deadlines.due(now):
+            when, outcome = ticket.due(self.timing)
+            if when <= now:
+                self._expire(ticket, outcome, now)
+            else:
+                self._watch(ticket, now)
+        self._deadlines.tidy(len(self.tickets))
         for node in self.roster:
             end = node.end
             if end is None:
                 continue
-            if now - end.last_heard >= self.timing.silence:
+            if end.clogged:
+                node.close("This node does not read.")
+                self.left(node, end, now)
+            elif now - end.last_heard >= self.timing.silence:
                 node.close("silent")
                 self.left(node, end, now)
             elif now - end.last_pinged >= self.timing.heartbeat:
                 end.ping(now)
-            if node.breaker.look(now) and node.takes:
+            if node.standing.breaker.look(now):
                 self.roster.add(node)
             if node.free > 0 and node.queue:
                 self._serve(node, now)  # the slot that was kept for somebody is free for all when nobody came
+
+    def overslept(self, seconds: float) -> None:
+        """The relay itself stood still for so long (its machine or its process was stopped): nobody is to blame."""
+        for ticket in self.tickets.values():
+            ticket.overslept(seconds)
+        for node in self.roster:
+            if node.end is not None:
+                node.end.last_heard += seconds
+
+    def misbehaved(self, node: Node, end: RelayEnd, now: float) -> None:
+        """A node broke the rules of its link, which is closed therefore."""
+        if node.end is end:
+            self._ill(node, now)
 
     def drain(self) -> None:
         """No new jobs from now on; the nodes are told; what runs goes on."""
@@ -399,8 +434,13 @@ class Broker:
     def _rewind(self, node: Node, end: RelayEnd, ticket: Ticket, now: float) -> None:
         """Ask for the rest of a job; or offer it again when nobody has seen anything of it.
 
-        Nobody: a client that is away may have gone on elsewhere, and what it saw there must not be run again.
+        Nobody: a client that is away may have gone on elsewhere, and what it saw there must not be run again. A node
+        that comes back to it again and again and brings nothing is asked no more.
         """
+        ticket.returns += 1
+        if ticket.returns > _RETURNS:
+            self._finish(ticket, Move.FAIL, Reason(Outcome.NODE_LOST, _SENTENCES[Outcome.NODE_LOST]))
+            return
         if ticket.sealed is not None and ticket.left_at is None:
             sid = end.offer(ticket.sealed)
             self.counts.offers += 1
@@ -415,7 +455,9 @@ class Broker:
     def _rejected(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
         if reason.code == "busy":
             node.free = 0
-            if ticket.sealed is not None:
+            if not node.takes:
+                reason = _PAUSED
+            elif ticket.sealed is not None:
                 ticket.job = ticket.job.take(Move.RETURN)
                 ticket.sid = None
                 ticket.since = ticket.created  # the minute it may wait is one, however often it is given back
@@ -428,17 +470,23 @@ class Broker:
         ticket.sid = None
         if reason.code == "job_unknown":
             reason = Reason(Outcome.NODE_LOST, "The node no longer holds this answer.")
+            if ticket.offered:
+                self._blame(node, now)
+        elif reason.code in _OURS_TO_SAY:
+            reason = Reason(Outcome.NODE_REFUSED, "The node gave a reason that makes no sense.")
         self._finish(ticket, Move.FAIL, reason)
         self._serve(node, now)
 
     def _ended(self, node: Node, ticket: Ticket, reason: Reason, now: float) -> None:
         ticket.sid = None
         took = now - ticket.begun
-        node.worked(took)
+        node.standing.worked(took)
+        if reason.code in _OURS_TO_SAY - _ENDS or (reason.code in _ENDS and not ticket.next_record):
+            reason = Reason(Outcome.NODE_LOST, "The node ended an answer that it had not given.")
         if reason.code == Outcome.DONE:
-            node.answer_given(ticket.received_bytes, took)
+            node.standing.answer_given(ticket.passed_on + ticket.received_bytes, took)
             self._well(node)
-        elif reason.code == Outcome.ABORTED and reason.message == ENGINE_FAILED:
+        elif reason.code in (Outcome.NODE_LOST, ENGINE_FAILED) or reason.message == ENGINE_FAILED:
             self._ill(node, now)
         move = Move.FINISH if reason.code in (Outcome.DONE, Outcome.ABORTED) else Move.CANCEL
         self._finish(ticket, move, reason)
@@ -450,18 +498,27 @@ class Broker:
             self._cancel(ticket)
             return
         node = self.roster.get(ticket.job.node)
-        if outcome in _ILLNESSES and node is not None:
-            self._ill(node, now)
+        if node is not None:
+            if outcome is Outcome.NO_PROGRESS:
+                self._ill(node, now)
+            elif outcome is Outcome.NODE_LOST:
+                self._blame(node, now)
         self._finish(ticket, Move.FAIL, Reason(outcome, _SENTENCES[outcome]))
 
     def _ill(self, node: Node, now: float) -> None:
         """The node failed at a job, and nobody else can have caused it."""
-        if node.breaker.failed(now):
+        if node.standing.breaker.failed(now):
             self.roster.unlist(node)
+
+    def _blame(self, node: Node, now: float) -> None:
+        """The node went away with work in its hands: one failure, however much it held."""
+        if not node.blamed:
+            node.blamed = True
+            self._ill(node, now)
 
     def _well(self, node: Node) -> None:
         """The node gave an answer."""
-        if node.breaker.succeeded() and node.takes:
+        if node.standing.breaker.succeeded():
             self.roster.add(node)
 
     def _cancel(self, ticket: Ticket) -> None:
@@ -476,8 +533,9 @@ class Broker:
             self._let_go(node, ticket)
         self._close(ticket, move, reason)
         if node is not None:
-            if node.breaker.state is Circuit.HALF_OPEN and node.takes:
-                self.roster.add(node)  # the trial told nothing: another one may
+            if node.standing.breaker.trial:
+                node.standing.breaker.told_nothing()
+                self.roster.add(node)
             self._drop_if_empty(node)
 
     def _let_go(self, node: Node, ticket: Ticket) -> None:
@@ -512,19 +570,28 @@ class Broker:
 
     def _watch(self, ticket: Ticket, now: float) -> None:
         """Look at it again when it is due, and sooner than that where its deadline may move closer."""
-        when = min(ticket.due(self.timing)[0], now + self.timing.silent_job)
-        heapq.heappush(self._due, (when, next(self._order), ticket))
+        self._deadlines.watch(ticket, min(ticket.due(self.timing)[0], now + self.timing.silent_job))
 
     def _refuse(self, refusal: R) -> R:
         self.counts.refusals[refusal.code] += 1
         return refusal
 
 
-_FORGOTTEN_AT_MOST = 256
-"""Ended tickets that may stay in the list of deadlines until a tick throws them out: a busy relay ends thousands in the
-half minute until they would be due, each with all that was ever attached to it."""
+_RETURNS = 4
+"""Times that a node may come back to a job and bring nothing before it is given up."""
 
-_ILLNESSES = frozenset({Outcome.NODE_LOST, Outcome.NO_PROGRESS})
+_PAUSED = Reason("node_draining", "The node pauses; another one can answer.")
+
+_ENDS = frozenset({Outcome.DONE, Outcome.ABORTED})
+"""How a node ends an answer that it gave."""
+
+_OURS_TO_SAY = frozenset({*Outcome, INTERRUPTED}) - {
+    Outcome.CANCELLED,
+    Outcome.MOVED,
+    Outcome.NODE_REFUSED,
+    Outcome.ANSWER_TOO_LARGE,
+}
+"""What a relay says of a job, and a node cannot know."""
 
 _COUNTED = frozenset(outcome.value for outcome in Outcome)
 

@@ -67,7 +67,7 @@ class Delivery:
         self._abort = abort
         self._write: Callable[[bytes], bool] | None = None
         self._wake = self._woken
-        self._fresh = ticket.sealed is not None
+        self._fresh = ticket.fresh
         """Whether this connection saw the job from its beginning, so that its waiting tells something."""
         self._first = self._fresh
         ticket.wake = self._wake

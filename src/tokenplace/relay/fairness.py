@@ -2,8 +2,9 @@
 
 Start-time fair queueing (Goyal, Vin, Cheng 1996): each client's requests follow each other on a clock of bytes, and
 the request whose turn begins first is next. A client that asks a hundredfold waits behind itself; who has asked for
-little stands near the head whatever waits. Memory is shared by dynamic thresholds (Choudhury and Hahne 1998): a client
-may hold three times what is left, so that one flood never takes the last place.
+little stands near the head whatever waits. The clock moves on with what is served, divided among those who wait, so
+that newcomers without end do not keep anybody from a second turn. Memory is shared by dynamic thresholds (Choudhury and
+Hahne 1998): a client may hold three times what is left, so that one flood never takes the last place.
 
 A turn is not enough while every slot is busy with one client's long answers. So while others have asked lately, the
 last free slot of a node is kept for a client that holds none.
@@ -27,6 +28,7 @@ LATELY = 30.0
 """Seconds for which a client that asked is expected again, and a slot kept for it."""
 
 _THRESHOLD = 3
+_OVER = 64
 _REMEMBERED = 1024
 
 
@@ -44,7 +46,7 @@ class FairQueue:
         self._where: dict[JobId, str] = {}
         self._clock = 0
         self._served: dict[str, int] = {}
-        """Where on the clock each client's last request ends, as long as that is in the future."""
+        """Where on the clock each client's last request ends; those in the past are dropped when they pile up."""
 
     def __len__(self) -> int:
         return len(self._where)
@@ -64,13 +66,14 @@ class FairQueue:
     def push(self, ticket: Ticket) -> None:
         """Take a place behind what the same client asked before."""
         ticket.turn = max(self._clock, self._served.get(ticket.client, 0))
-        self._served[ticket.client] = ticket.turn + max(LEAST_COST, len(ticket.sealed or b""))
+        self._served[ticket.client] = ticket.turn + _cost(ticket)
         self._lines.setdefault(ticket.client, OrderedDict())[ticket.job.id] = ticket
         self._where[ticket.job.id] = ticket.client
 
     def give_back(self, ticket: Ticket) -> None:
         """It had its turn, but the node was busy: it is its client's next again, at the turn it had."""
         line = self._lines.setdefault(ticket.client, OrderedDict())
+        ticket.turn = min(ticket.turn, self._clock)  # the clock may have begun anew meanwhile
         if line:
             ticket.turn = min(ticket.turn, next(iter(line.values())).turn - 1)
         line[ticket.job.id] = ticket
@@ -87,8 +90,10 @@ class FairQueue:
         if client is None:
             return None
         ticket = next(iter(self._lines[client].values()))
-        self._clock = max(self._clock, ticket.turn)
+        self._clock = max(self._clock, ticket.turn) + _cost(ticket) // len(self._lines)
         self.discard(ticket.job.id)
+        if len(self._served) > 2 * len(self._lines) + _OVER:
+            self._served = {client: end for client, end in self._served.items() if end > self._clock}
         return ticket
 
     def discard(self, job: JobId) -> None:
@@ -108,15 +113,27 @@ class FairQueue:
         """How many are served before it, and itself: 1 is next. 0 when it does not wait."""
         if job not in self._where:
             return 0
-        line = self._lines[self._where[job]]
-        turn = line[job].turn
-        return 1 + sum(ticket.turn < turn for ticket in self if ticket.job.id != job)
+        mine = self._where[job]
+        turn = self._lines[mine][job].turn
+        before, ahead = 1, True
+        for client, line in self._lines.items():  # of equal turns the line that stands first is served first
+            if client == mine:
+                before += list(line).index(job)
+                ahead = False
+            else:
+                before += sum(ticket.turn < turn + ahead for ticket in line.values())
+        return before
 
     def clear(self) -> None:
         """Nobody waits any more."""
         for line in (self._lines, self._where, self._served):
             line.clear()
         self._clock = 0
+
+
+def _cost(ticket: Ticket) -> int:
+    """What a request weighs."""
+    return max(LEAST_COST, len(ticket.sealed or b""))
 
 
 class Visitors:
@@ -129,14 +146,18 @@ class Visitors:
         """A client asked."""
         self._seen[client] = now
         self._seen.move_to_end(client)
+        self._forget(now)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
 
     def others(self, holders: Collection[str], now: float) -> bool:
         """Whether a client that holds none of the slots may come again soon."""
+        self._forget(now)
+        return any(client not in holders for client in self._seen)
+
+    def _forget(self, now: float) -> None:
         while self._seen and now - next(iter(self._seen.values())) > LATELY:
             self._seen.popitem(last=False)
-        return any(client not in holders for client in self._seen)
 
 
 class Shares:

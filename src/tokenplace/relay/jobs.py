@@ -10,8 +10,7 @@
 
     and from every state before an end:  ──fail──▶ failed     ──cancel──▶ cancelled
 
-Nobody assigns a step; `Job.take` moves, or raises
-IllegalStep. The diagram in the documents is drawn from `TABLE`.
+Nobody assigns a step; `Job.take` moves, or raises IllegalStep. The diagram in the documents is drawn from `TABLE`.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class _Link:
 
     def _refuse(self, error: TokenPlaceError, code: int) -> None:
         _log.warning("node.refused", code=error.code, reason=error.message)
-        self._shut(code, error.message)
+        self._shut(code, error.told if isinstance(error, NotAdmitted) else error.message)
 
     def _take(self, data: bytes | None) -> None:
         """One message of the node."""
@@ -185,6 +185,8 @@ class _Link:
                     self._door.admission.check_card(event.status.card)
                 self._broker.handle(self._node, self._end, event, now)
         except LinkError as error:
+            if self._node is not None:
+                self._broker.misbehaved(self._node, self._end, self._clock())
             self._refuse(error, Closed.VIOLATION)
         except NotAdmitted as error:
             self._refuse(error, Closed.NOT_ADMITTED)

@@ -57,7 +57,7 @@ class BrokerCollector:
         for step in (Step.QUEUED, Step.OFFERED, Step.RUNNING, Step.SEVERED):
             live.add_metric([step.value], steps[step])
         yield live
-        yield GaugeMetricFamily("tokenplace_relay_nodes", "Nodes connected", value=len(broker.roster))
+        yield GaugeMetricFamily("tokenplace_relay_nodes", "Nodes that clients are sent to", value=len(broker.roster))
         yield GaugeMetricFamily("tokenplace_relay_held_bytes", "Waiting requests in memory", value=broker.held_bytes)
         yield GaugeMetricFamily("tokenplace_relay_draining", "1 while shutting down", value=float(broker.draining))
 

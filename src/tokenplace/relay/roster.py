@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tokenplace.link.ends import RelayEnd
-from tokenplace.relay.breaker import Breaker, Circuit
+from tokenplace.relay.breaker import Breaker
 from tokenplace.relay.fairness import FairQueue, Visitors
 from tokenplace.relay.index import Index, serves
 from tokenplace.wire.card import Card
@@ -27,6 +28,32 @@ _TELLING = 2_000
 """Bytes from which on an answer tells something of the node's speed."""
 
 
+_REMEMBERED = 4096
+"""Nodes whose standing is kept when they are gone: about 400 bytes each."""
+
+
+@dataclass(slots=True, eq=False)
+class Standing:
+    """What the relay has seen of a node's work. It outlives the link: nobody comes back without a past."""
+
+    breaker: Breaker = field(default_factory=Breaker)
+    seconds_per_job: float = 2.0
+    """Moving average, for an honest Retry-After."""
+    answered: int = 0
+    bytes_per_second: float = _TYPICAL_SPEED
+    """Moving average over its answers, each alone."""
+
+    def worked(self, seconds: float) -> None:
+        """It held a job for so long, however that ended."""
+        self.seconds_per_job += 0.2 * (seconds - self.seconds_per_job)
+
+    def answer_given(self, sent: int, seconds: float) -> None:
+        """It gave a whole answer of so many bytes in so many seconds."""
+        self.answered += 1
+        if sent >= _TELLING and seconds > 0:
+            self.bytes_per_second += 0.2 * (sent / seconds - self.bytes_per_second)
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """One node as the relay knows it. Without an `end` it is away and may come back to its tickets."""
@@ -40,12 +67,9 @@ class Node:
     since: float = 0.0
     draining: bool = False
     rtt: float | None = None
-    seconds_per_job: float = 2.0
-    """Moving average, for an honest Retry-After."""
-    answered: int = 0
-    bytes_per_second: float = _TYPICAL_SPEED
-    """Moving average over its answers, each alone."""
-    breaker: Breaker = field(default_factory=Breaker)
+    standing: Standing = field(default_factory=Standing)
+    blamed: bool = False
+    """Whether its last going away was counted as a failure already."""
     visitors: Visitors = field(default_factory=Visitors)
     queue: FairQueue = field(default_factory=FairQueue)
     active: dict[Sid, Ticket] = field(default_factory=dict)
@@ -64,15 +88,16 @@ class Node:
     @property
     def listed(self) -> bool:
         """Whether clients should be sent to it."""
-        return self.takes and self.breaker.state is not Circuit.OPEN
+        return self.takes and self.standing.breaker.lets_in
 
     @property
     def cost(self) -> float:
         """Seconds until a typical answer from it would be whole, as far as can be told."""
         slots = max(1, self.slots)
-        wait = 0.0 if self.free > 0 else self.seconds_per_job * (len(self.queue) + 1) / slots
+        standing = self.standing
+        wait = 0.0 if self.free > 0 else standing.seconds_per_job * (len(self.queue) + 1) / slots
         crowd = 1.0 - max(0, self.free) / slots
-        return wait + (self.rtt or 0.0) + (1.0 + crowd) * _TYPICAL_ANSWER / self.bytes_per_second
+        return wait + (self.rtt or 0.0) + (1.0 + crowd) * _TYPICAL_ANSWER / standing.bytes_per_second
 
     def told_free(self, free: int, seen: int) -> None:
         """The node's own count of free slots when it had seen the offer `seen`, less what was offered since."""
@@ -86,16 +111,6 @@ class Node:
             return ()
         holders = {ticket.client for ticket in self.active.values()}
         return holders if self.visitors.others(holders, now) else ()
-
-    def worked(self, seconds: float) -> None:
-        """It held a job for so long, however that ended."""
-        self.seconds_per_job += 0.2 * (seconds - self.seconds_per_job)
-
-    def answer_given(self, sent: int, seconds: float) -> None:
-        """It gave a whole answer of so many bytes in so many seconds."""
-        self.answered += 1
-        if sent >= _TELLING and seconds > 0:
-            self.bytes_per_second += 0.2 * (sent / seconds - self.bytes_per_second)
 
     def listing(self) -> Listing:
         """As the directory shows it."""
@@ -111,6 +126,7 @@ class Roster:
 
     def __init__(self, rng: random.Random) -> None:
         self._nodes: dict[NodeId, Node] = {}
+        self._remembered: OrderedDict[NodeId, Standing] = OrderedDict()
         self._listed: Index[Node] = Index(rng)
         self.changed: Callable[[Node], None] = _nobody_asks
         """Told of whatever others may want to know of a node: it came or went, its card, its load."""
@@ -126,7 +142,7 @@ class Roster:
         return self._nodes.get(node)
 
     def add(self, node: Node) -> None:
-        """A node came, or came back, or serves other models now."""
+        """A node came, or came back, or serves other models now, or stands otherwise with its breaker."""
         self._listed.discard(node.id)
         self._nodes[node.id] = node
         if node.listed:
@@ -139,10 +155,18 @@ class Roster:
         self.changed(node)
 
     def remove(self, node: Node) -> None:
-        """A node is gone for good."""
+        """A node is gone for good; what it was like is remembered."""
         if self._nodes.get(node.id) is node:
             del self._nodes[node.id]
+            if node.standing.answered or not node.standing.breaker.spotless:
+                self._remembered[node.id] = node.standing
+                if len(self._remembered) > _REMEMBERED:
+                    self._remembered.popitem(last=False)
         self.unlist(node)
+
+    def recall(self, node: NodeId) -> Standing:
+        """What a node was like that comes (back)."""
+        return self._remembered.pop(node, None) or Standing()
 
     def models(self) -> dict[ModelId, int]:
         """What is served now, and by how many nodes."""

@@ -116,21 +116,40 @@ class Switchboard:
                 here = True
                 return Delivery(self.broker, ticket, self._clock, abort)
             peering = self._peering
-            errand = peering.submit(where, job, sealed, linger, client)
+            errand = peering.submit(where, job, sealed, linger, client, self._clock())
             return await self._opened(errand, abort)
         finally:
             if not here:
                 self.broker.release(len(sealed), client)
 
+    def holds(self, job: JobId, node: NodeId) -> bool:
+        """Whether going on with a job asks nothing of a node: it is here, or the node is nowhere in reach.
+
+        Raises StoreUnavailable.
+        """
+        ticket = self.broker.tickets.get(job)
+        if ticket is not None:
+            return ticket.job.node == node
+        try:
+            return self._where(node, known=True) is None and self.broker.roster.get(node) is None
+        except NodeUnknown:
+            return True
+
     async def attach(
-        self, job: JobId, node: NodeId, next_record: int, linger: float, abort: Abort | None = None
+        self,
+        job: JobId,
+        node: NodeId,
+        next_record: int,
+        linger: float,
+        client: str = "",
+        abort: Abort | None = None,
     ) -> Delivery:
         """Go on with a job at a record. Raises Draining, NodeUnknown, JobUnknown, QueueFull or StoreUnavailable."""
         where = self._where(node, known=True)
         if where is None:
-            ticket = self.broker.attach(job, node, next_record, linger, self._clock())
+            ticket = self.broker.attach(job, node, next_record, linger, self._clock(), client)
             return Delivery(self.broker, ticket, self._clock, abort)
-        return await self._opened(self._peering.attach(where, job, next_record, linger), abort)
+        return await self._opened(self._peering.attach(where, job, next_record, linger, client), abort)
 
     async def cancel(self, job: JobId, node: NodeId) -> None:
         """Stop a job, at whichever replica it runs. Raises JobUnknown or StoreUnavailable."""
@@ -145,7 +164,7 @@ class Switchboard:
         for where in islice(candidates, 3):
             try:
                 await self._answered(peering.cancel(where, job))
-            except JobUnknown:
+            except (JobUnknown, NodeUnknown):  # NodeUnknown: its replica went away while another was asked
                 continue
             return
         self.broker.cancel(job, node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from tokenplace.relay.jobs import Job, Step
 from tokenplace.wire.ids import Sid
@@ -43,15 +44,26 @@ class Ticket:
     pieces: deque[bytes] = field(default_factory=deque)
     received_bytes: int = 0
     taken_bytes: int = 0
+    passed_on: int = 0
+    """What was taken under the sids before this one."""
     window: int = CREDIT_WINDOW
     granted: int = CREDIT_WINDOW
     taken_at: float = 0.0
     """When the client last took something, or something began to wait for it."""
     left_at: float | None = None
     """When the client's connection went, while the job lingers."""
+    watched: float = inf
+    """When it is to be looked at next."""
+    returns: int = 0
+    """How often its node came back to it without bringing anything."""
     ended: Reason | None = None
     wake: Callable[[], None] | None = None
     """The client's shell: there is something to take. The shell that set it is the one that holds the ticket."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nobody has seen anything of its answer: this connection sees the job from its beginning."""
+        return self.sealed is not None
 
     def call(self) -> None:
         """Wake the client's shell."""
@@ -65,6 +77,7 @@ class Ticket:
         self.pieces.append(piece)
         self.received_bytes += len(piece)
         self.next_record += 1
+        self.returns = 0
         self.since = now
         self.call()
 
@@ -82,6 +95,13 @@ class Ticket:
         self.taken_bytes += size
         self.taken_at = now
 
+    def overslept(self, seconds: float) -> None:
+        """The relay stood still for so long: that was nobody's silence."""
+        self.since += seconds
+        self.taken_at += seconds
+        if self.left_at is not None:
+            self.left_at += seconds
+
     @property
     def room(self) -> int:
         """What a fresh sid may send before the client takes more: the window, less what still waits here."""
@@ -93,6 +113,7 @@ class Ticket:
         self.since = now
         self.begun = self.begun or now
         self.window = self.granted = self.room
+        self.passed_on += self.taken_bytes
         self.received_bytes -= self.taken_bytes
         self.taken_bytes = 0
 

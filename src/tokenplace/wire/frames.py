@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from tokenplace.errors import TooLarge, WireError
-from tokenplace.wire.limits import MAX_CONTROL, MAX_FRAME_PAYLOAD
+from tokenplace.wire.limits import MAX_CONTROL, MAX_FRAME_PAYLOAD, MAX_FRAMES
 
 _LAYOUT = struct.Struct(">BBIII")
 HEADER_BYTES = _LAYOUT.size
@@ -97,6 +97,8 @@ def split_frames(message: bytes) -> list[Frame]:
         known = _KINDS.get(kind)
         if known is None:
             raise WireError(f"Frame kind {kind} is not one of ours.")
+        if len(frames) == MAX_FRAMES:
+            raise WireError(f"A link message has at most {MAX_FRAMES} frames.")
         frames.append(Frame(known, flags, sid, seq, message[start : start + length]))
         start += length
     return frames

@@ -19,6 +19,12 @@ JOB_CHUNK = 64 * KiB
 MAX_MESSAGE = 1 * MiB
 """One WebSocket message (several frames)."""
 
+MAX_FRAMES = 1024
+"""Frames in one message: what is read in one go must not keep other streams waiting."""
+
+MAX_UNSENT_FRAMES = 10_000
+"""Frames that wait for a peer who does not read; a request of 8 MiB is 130."""
+
 MAX_CONTROL = 64 * KiB
 """A control payload (JSON): a card with its models is about 3 KiB."""
 
@@ -67,7 +73,7 @@ class Timing:
     """A link that does not introduce itself is closed."""
 
     heartbeat: float = 5.0
-    """A ping on an otherwise silent link."""
+    """How often an end asks the other for a sign of life."""
 
     silence: float = 15.0
     """A link without any frame for so long is dead: a dead node must be noticed in 15 s."""

@@ -29,9 +29,9 @@ from tokenplace.link.events import (
     Welcomed,
 )
 from tokenplace.wire.card import Card, CardBody
-from tokenplace.wire.frames import MORE, FrameKind, pack_control, pack_frame
+from tokenplace.wire.frames import MORE, FrameKind, pack_control, pack_frame, split_frames
 from tokenplace.wire.ids import Sid, job_id_of
-from tokenplace.wire.limits import CREDIT_WINDOW, JOB_CHUNK, MAX_FRAME_PAYLOAD, MAX_MESSAGE, MAX_REQUEST
+from tokenplace.wire.limits import CREDIT_WINDOW, JOB_CHUNK, MAX_FRAME_PAYLOAD, MAX_FRAMES, MAX_MESSAGE, MAX_REQUEST
 from tokenplace.wire.messages import Ending, Hello, Outcome, Reason, Status
 
 few = settings(max_examples=150, deadline=None, database=None)
@@ -112,6 +112,12 @@ def gone() -> Pair:
     return pair
 
 
+def cancelled() -> Pair:
+    pair = sent_one()
+    pair.relay.cancel(S1)
+    return pair
+
+
 def challenged() -> Pair:
     pair = Pair()
     pair.relay.challenge(NONCE)
@@ -150,10 +156,11 @@ AT_RELAY: list[tuple[Callable[[], Pair], set[str], set[str]]] = [
     (challenged, {"HELLO"}, set()),
     (introduced, set(), set()),
     (live, ALWAYS, set()),
-    (offered, ALWAYS | {"ACCEPT", "REJECT", "PROGRESS"}, set()),
+    (offered, ALWAYS | {"ACCEPT", "REJECT"}, set()),
     (flowing, ALWAYS | {"DATA 0", "END 0", "PROGRESS"}, set()),
     (sent_one, ALWAYS | {"DATA 1", "END 1", "PROGRESS"}, set()),
-    (gone, ALWAYS, {"ACCEPT", "REJECT", "DATA 0", "DATA 1", "END 0", "END 1", "PROGRESS"}),
+    (gone, ALWAYS, {"ACCEPT", "REJECT", "END 0", "END 1", "PROGRESS"}),
+    (cancelled, ALWAYS, {"ACCEPT", "REJECT", "DATA 0", "DATA 1", "END 0", "END 1", "PROGRESS"}),
 ]
 """State, what is heard there, what is stale there; everything else closes the link."""
 
@@ -171,6 +178,84 @@ def test_the_relay_hears_what_fits_drops_what_is_stale_and_closes_on_the_rest(
     else:
         with pytest.raises(LinkError):
             relay.receive(FROM_NODE[frame], 1.0)
+
+
+# -- talk without end --------------------------------------------------------------------------------------------------
+
+
+def much(frame: bytes, times: int) -> bytes:
+    return frame * times
+
+
+def drop(relay: RelayEnd) -> None:
+    while relay.take():
+        pass
+
+
+def say_often(pair: Pair, message: bytes, times: int = 100) -> None:
+    for _ in range(times):
+        pair.relay.receive(message, 1.0)
+
+
+@pytest.mark.parametrize("name", ["PING", "STATUS", "PROGRESS", "DRAIN"])
+def test_a_node_that_talks_without_end_is_closed(name: str) -> None:
+    with pytest.raises(LinkError, match="Too much talk"):
+        say_often(flowing(), much(FROM_NODE[name], MAX_FRAMES))
+
+
+def test_a_node_that_tells_what_is_free_after_every_answer_is_not() -> None:
+    relay = flowing().relay
+    for tenth in range(600):
+        relay.receive(much(FROM_NODE["STATUS"], 50) + much(FROM_NODE["PROGRESS"], 2) + FROM_NODE["PING"], tenth / 10)
+        drop(relay)
+
+
+def test_stale_signs_of_work_have_their_end_too() -> None:
+    with pytest.raises(LinkError, match="Too much talk"):
+        say_often(cancelled(), much(FROM_NODE["ACCEPT"], MAX_FRAMES))
+
+
+def test_a_fat_card_counts_for_what_it_costs() -> None:
+    status = pack_control({**Status(1, 1).fields(), "more": "x" * 60_000})
+    with pytest.raises(LinkError, match="Too much talk"):
+        say_often(flowing(), pack_frame(FrameKind.STATUS, status), times=12)
+
+
+def test_records_on_their_way_when_their_stream_was_cancelled_are_dropped_and_no_more_than_those() -> None:
+    pair = flowing()
+    pair.relay.cancel(S1)
+    record = bytes(16 * 1024)
+    for number in range(4):
+        assert pair.relay.receive(pack_frame(FrameKind.DATA, record, sid=1, seq=number), 1.0) == []
+    with pytest.raises(LinkError, match="credit"):
+        pair.relay.receive(pack_frame(FrameKind.DATA, b"more", sid=1, seq=4), 1.0)
+
+
+def test_a_record_that_carries_nothing_closes_the_link() -> None:
+    with pytest.raises(LinkError, match="carries nothing"):
+        flowing().relay.receive(pack_frame(FrameKind.DATA, sid=1), 1.0)
+
+
+def test_a_message_has_so_many_frames_and_no_more() -> None:
+    pair = live()
+    assert len(pair.relay.receive(much(FROM_NODE["STATUS"], MAX_FRAMES), 1.0)) == MAX_FRAMES
+    with pytest.raises(LinkError, match="frames"):
+        pair.relay.receive(much(FROM_NODE["STATUS"], MAX_FRAMES + 1), 2.0)
+    for _ in range(MAX_FRAMES + 1):
+        pair.node.status(Status(1, 1))
+    assert [len(split_frames(pair.node.take())) for _ in range(2)] == [MAX_FRAMES, 1]
+
+
+def test_a_peer_that_does_not_read_is_noticed() -> None:
+    relay = flowing().relay
+    for total in range(1, 10_000):
+        relay.grant(S1, 64 * 1024 + total)
+    assert not relay.clogged
+    relay.ping(1.0)
+    relay.ping(2.0)
+    assert relay.clogged
+    drop(relay)
+    assert not relay.clogged
 
 
 # -- … and at the node's ---------------------------------------------------------------------------------------------

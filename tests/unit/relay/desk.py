@@ -89,6 +89,10 @@ class Puppet:
         self.tell()
 
     def finish(self, sid: Sid, records: int, reason: Reason = DONE, free: int = 1) -> None:
+        """Say that this was all; an answer of no records is given one, for there is none without."""
+        if reason.code in (Outcome.DONE, Outcome.ABORTED) and not records:
+            self.send(sid, 0)
+            records = 1
         self.end.end(sid, records, reason, free)
         self.tell()
 
@@ -131,8 +135,8 @@ class Desk:
             self.broker.release(len(sealed), client)
             raise
 
-    def attach(self, job: JobId, node: NodeId, next_record: int, linger: float = 0.0) -> Ticket:
-        return self.broker.attach(job, node, next_record, linger, self.now)
+    def attach(self, job: JobId, node: NodeId, next_record: int, linger: float = 0.0, *, client: str = "") -> Ticket:
+        return self.broker.attach(job, node, next_record, linger, self.now, client)
 
     def leave(self, ticket: Ticket) -> None:
         self.broker.leave(ticket, self.now)

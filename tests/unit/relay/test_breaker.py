@@ -58,7 +58,7 @@ def test_after_a_pause_one_request_tries_and_a_good_answer_brings_the_node_back(
     node.accept(sid)
     node.finish(sid, 0, DONE)
     assert listed(desk)
-    assert node.node.breaker.state is Circuit.CLOSED
+    assert node.node.standing.breaker.state is Circuit.CLOSED
 
 
 def test_a_failed_trial_doubles_the_pause(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from tokenplace.link.events import Cancelled
 from tokenplace.relay.jobs import Step
 from tokenplace.relay.tickets import Ticket
 from tokenplace.wire.ids import Sid, job_id_of
-from tokenplace.wire.limits import CREDIT_WINDOW, TIMING, Timing
+from tokenplace.wire.limits import CREDIT_WINDOW, MAX_STREAMS_PER_NODE, TIMING, Timing
 from tokenplace.wire.messages import Outcome, Reason, Status
 from tokenplace.wire.request import RequestHeader
 from unit.relay.desk import DONE, Desk, Puppet, a_card, outcome, real_runs, running, serve
@@ -36,7 +37,7 @@ def test_a_full_queue_is_refused_with_an_honest_time_to_wait() -> None:
     node = desk.node(slots=2)
     for _ in range(5):
         desk.submit(node.id)
-    node.node.seconds_per_job = 10.0
+    node.node.standing.seconds_per_job = 10.0
     with pytest.raises(QueueFull) as refused:
         desk.submit(node.id)
     assert refused.value.retry_after == 15.0  # three wait, two at a time, ten seconds each
@@ -362,6 +363,28 @@ def test_an_answer_the_node_no_longer_holds_is_a_lost_one(desk: Desk) -> None:
     assert node.node.free == 1
 
 
+def test_one_client_that_goes_on_with_whatever_leaves_room_for_others(desk: Desk) -> None:
+    node = desk.node()
+    jobs = (job_id_of(number.to_bytes(16, "big")) for number in range(1000))
+    held = 3 * MAX_STREAMS_PER_NODE
+    for _ in range(held):
+        desk.attach(next(jobs), node.id, 1, client="flood")
+    with pytest.raises(QueueFull, match="192 of them yours") as refused:
+        desk.attach(next(jobs), node.id, 1, client="flood")
+    assert refused.value.retry_after
+    assert [desk.attach(next(jobs), node.id, 1, client=f"guest {number}") for number in range(20)]
+    assert len(node.node.active) == held + 20
+
+
+def test_who_comes_back_to_what_it_holds_is_never_one_too_many(desk: Desk) -> None:
+    node = desk.node()
+    mine = desk.attach(job_id_of(b"j" * 16), node.id, 1, 5, client="me")
+    for number in range(1000):
+        with contextlib.suppress(QueueFull):
+            desk.attach(job_id_of(number.to_bytes(16, "big")), node.id, 1, client="me")
+    assert desk.attach(mine.job.id, node.id, 1, 5, client="me") is not mine
+
+
 def test_an_answer_that_went_on_elsewhere_ends_here_as_moved(desk: Desk) -> None:
     node = desk.node()
     ticket, sid = running(desk, node)
@@ -586,10 +609,40 @@ def test_a_draining_relay_takes_nothing_and_lets_answers_end(desk: Desk) -> None
         desk.submit(node.id)
     assert refusal.value.retry_after == TIMING.drain
     with pytest.raises(Draining):
-        desk.attach(ticket.job.id, node.id, 1)
+        desk.attach(job_id_of(b"j" * 16), node.id, 1)
     node.send(sid, 1)
     node.finish(sid, 2)
     assert outcome(ticket) == Outcome.DONE
+
+
+def test_a_client_that_lost_its_connection_to_a_draining_relay_is_given_the_rest(desk: Desk) -> None:
+    node = desk.node()
+    ticket, _ = running(desk, node, linger=5)
+    desk.broker.drain()
+    desk.leave(ticket)
+    desk.now += 0.5
+    again = desk.attach(ticket.job.id, node.id, 1, 5)
+    sid = node.a_rewind().sid
+    node.accept(sid, 1)
+    node.send(sid, 1, b"second")
+    node.finish(sid, 2)
+    assert again.take() == b"second"
+    assert outcome(again) == Outcome.DONE
+
+
+def test_whoever_comes_back_stays_who_it_was(desk: Desk) -> None:
+    """Else it could have the last free slot too, which is kept for who holds none."""
+    node = desk.node(slots=2)
+    desk.submit(node.id, client="other")
+    sid = node.an_offer()
+    node.accept(sid)
+    node.finish(sid, 0, DONE, 2)
+    ticket = desk.submit(node.id, client="mine", linger=5)
+    sid = node.an_offer()
+    node.accept(sid)
+    node.send(sid, 0)
+    desk.attach(ticket.job.id, node.id, 1, 5)
+    assert "mine" in node.node.barred(desk.now)
 
 
 def test_what_is_left_when_the_relay_stops_ends_by_name(desk: Desk) -> None:

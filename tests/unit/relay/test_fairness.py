@@ -113,3 +113,60 @@ def test_a_slot_is_not_kept_when_everybody_who_came_has_one(desk: Desk) -> None:
         asked(desk, node, client)
     third = asked(desk, node, "a")
     assert third.job.step is Step.OFFERED
+
+
+def test_newcomers_without_end_do_not_keep_anybody_from_a_second_turn(desk: Desk) -> None:
+    node = desk.node(slots=1)
+    for client in ("first", "old", "new 0", "new 1", "new 2"):
+        asked(desk, node, client)
+    run_one(desk, node)
+    run_one(desk, node)
+    second = asked(desk, node, "old")
+    for number in range(3, 60):
+        asked(desk, node, f"new {number}")
+        run_one(desk, node)
+        if second.job.step is not Step.QUEUED:
+            break
+    assert second.job.step is Step.OFFERED
+    assert number < 12
+
+
+def test_each_who_waits_has_a_place_of_its_own(desk: Desk) -> None:
+    node = desk.node(slots=1)
+    asked(desk, node, "first")
+    tickets = [asked(desk, node, f"client {number}") for number in range(10)]
+    assert [desk.broker.position(ticket) for ticket in tickets] == list(range(1, 11))
+    more = [asked(desk, node, "client 3") for _ in range(2)]
+    assert [desk.broker.position(ticket) for ticket in more] == [11, 12]
+    order = []
+    waiting = {ticket.job.id: ticket for ticket in (*tickets, *more)}
+    places = {name: desk.broker.position(ticket) for name, ticket in waiting.items()}
+    for _ in range(12):
+        run_one(desk, node)
+        order += [name for name in list(waiting) if waiting[name].job.step is Step.OFFERED]
+        for name in order:
+            waiting.pop(name, None)
+    assert order == sorted(places, key=lambda name: places[name])
+
+
+def test_who_is_given_back_comes_before_whoever_asked_later(desk: Desk) -> None:
+    node = desk.node(slots=1)
+    tickets = [asked(desk, node, "many") for _ in range(10)]
+    for _ in range(9):
+        run_one(desk, node)
+    node.reject(node.an_offer(), "busy")
+    later = [asked(desk, node, "other") for _ in range(9)]
+    assert desk.broker.position(tickets[-1]) == 1
+    assert [desk.broker.position(ticket) for ticket in later] == list(range(2, 11))
+
+
+def test_clients_that_were_served_are_forgotten_though_the_queue_is_never_empty(desk: Desk) -> None:
+    node = desk.node(slots=1)
+    for number in range(3):
+        asked(desk, node, f"client {number}")
+    for number in range(3, 1000):
+        asked(desk, node, f"client {number}")
+        run_one(desk, node)
+    assert len(node.node.queue) == 2
+    assert len(node.node.queue._served) < 100
+    assert len(node.node.visitors._seen) < 100

@@ -117,15 +117,15 @@ def test_a_pick_of_none_is_none() -> None:
 def test_a_node_that_answers_faster_comes_first() -> None:
     slow, fast = a_node(1), a_node(2)
     for _ in range(5):
-        slow.answer_given(4_000, 8.0)
-        fast.answer_given(4_000, 0.1)
+        slow.standing.answer_given(4_000, 8.0)
+        fast.standing.answer_given(4_000, 0.1)
     assert a_roster(slow, fast).pick(None, 8) == [fast, slow]
 
 
 def test_a_short_answer_tells_nothing_of_the_speed() -> None:
     node = a_node(1)
     before = node.cost
-    node.answer_given(200, 60.0)
+    node.standing.answer_given(200, 60.0)
     assert node.cost == before
 
 
@@ -137,10 +137,10 @@ def test_a_far_node_comes_after_a_near_one() -> None:
 
 def test_a_free_slow_node_beats_a_long_queue_at_a_fast_one() -> None:
     slow, fast = a_node(1), a_node(2, free=0)
-    fast.seconds_per_job = 30.0
+    fast.standing.seconds_per_job = 30.0
     for _ in range(5):
-        slow.answer_given(4_000, 1.0)
-        fast.answer_given(4_000, 0.1)
+        slow.standing.answer_given(4_000, 1.0)
+        fast.standing.answer_given(4_000, 0.1)
     assert a_roster(slow, fast).pick(None, 8) == [slow, fast]
 
 

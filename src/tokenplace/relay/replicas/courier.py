@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import structlog
 
+from tokenplace.link.allowance import Allowance
 from tokenplace.relay.bus.base import Bus, BusBroken, Line, Topic
 from tokenplace.relay.replicas.peering import Peering
 from tokenplace.relay.replicas.wires import Haste
@@ -15,27 +16,6 @@ from tokenplace.relay.replicas.wires import Haste
 _TICK = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _log = structlog.get_logger("tokenplace.relay")
-
-
-class _Allowance:
-    """So many at once, so many a second on average."""
-
-    def __init__(self, at_once: float, per_second: float) -> None:
-        self._most = self._left = at_once
-        self._per_second = per_second
-        self._seen = 0.0
-
-    def has(self, now: float) -> bool:
-        """Whether one is left."""
-        return self._now(now) >= 1.0
-
-    def spend(self, now: float) -> None:
-        """One less."""
-        self._left = max(0.0, self._now(now) - 1.0)
-        self._seen = now
-
-    def _now(self, now: float) -> float:
-        return min(self._most, self._left + (now - self._seen) * self._per_second)
 
 
 class Gathering:
@@ -49,7 +29,7 @@ class Gathering:
     _LATER = 0.005
 
     def __init__(self) -> None:
-        self._allowed = {Haste.NOW: _Allowance(20.0, 1000.0), Haste.SOON: _Allowance(10.0, 200.0)}
+        self._allowed = {Haste.NOW: Allowance(20.0, 1000.0), Haste.SOON: Allowance(10.0, 200.0)}
         self._spoke = 0.0
         self._spacing = 0.002
 
@@ -57,7 +37,7 @@ class Gathering:
         """Seconds to wait before speaking."""
         if haste is Haste.LATER:
             return self._LATER
-        return 0.0 if self._allowed[haste].has(now) else max(0.0, self._spoke + self._spacing - now)
+        return 0.0 if self._allowed[haste].left(now) >= 1.0 else max(0.0, self._spoke + self._spacing - now)
 
     def spoke(self, now: float, frames: int) -> None:
         """So much was said."""

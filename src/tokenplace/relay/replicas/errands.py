@@ -54,6 +54,11 @@ class Errand(Ticket):
     place: int = 0
 
     @property
+    def fresh(self) -> bool:
+        """Whether it was opened by a request, and not by coming back to one."""
+        return bool(self.created)
+
+    @property
     def pending(self) -> bool:
         """Whether its owner has not answered yet."""
         return not self.opened and self.refusal is None
@@ -68,23 +73,26 @@ class Errands:
 
     # -- what clients want -----------------------------------------------------------------------------------------
 
-    def submit(self, peer: Peer, job: JobId, sealed: bytes, node: NodeId, linger: float, client: str) -> Errand:
+    def submit(
+        self, peer: Peer, job: JobId, sealed: bytes, node: NodeId, linger: float, client: str, now: float
+    ) -> Errand:
         """Send a request to where its node is. Raises QueueFull when too many are on their way."""
-        waiting = sum(errand.upload for errand in peer.errands.values() if errand.pending)
-        if waiting and waiting + len(sealed) > MAX_UNANSWERED:
+        if peer.unanswered and peer.unanswered + len(sealed) > MAX_UNANSWERED:
             raise QueueFull("Too many requests are on their way to the relay that holds this node.", retry_after=1)
         fields = {"node": node, "linger": linger, "size": len(sealed), "client": client}
         errand = self._open(peer, Kind.SUBMIT, job, node, fields)
+        errand.created = now
         errand.upload = len(sealed)
+        peer.unanswered += errand.upload
         for start in range(0, len(sealed), JOB_CHUNK):
             peer.out.put(Kind.PART, errand.stream, sealed[start : start + JOB_CHUNK])
         self.counts["submit"] += 1
         return errand
 
-    def attach(self, peer: Peer, job: JobId, node: NodeId, next_record: int, linger: float) -> Errand:
+    def attach(self, peer: Peer, job: JobId, node: NodeId, next_record: int, linger: float, client: str) -> Errand:
         """Go on with a job where its node is."""
         self.counts["attach"] += 1
-        fields = {"node": node, "job": job, "next": next_record, "linger": linger}
+        fields = {"node": node, "job": job, "next": next_record, "linger": linger, "client": client}
         return self._open(peer, Kind.ATTACH, job, node, fields)
 
     def cancel(self, peer: Peer, job: JobId, node: NodeId) -> Errand:
@@ -112,6 +120,7 @@ class Errands:
         errand.wake = None
         peer = errand.peer
         if peer is not None and peer.errands.pop(errand.stream, None) is not None:
+            _arrived(errand)
             peer.out.put(Kind.LEFT, errand.stream)
 
     def flush(self, peer: Peer) -> None:
@@ -138,10 +147,10 @@ class Errands:
             case Kind.DATA:
                 errand.put(frame.payload, now)
             case Kind.STATE:
-                _stand(errand, frame.payload)
+                _stand(errand, frame.payload, now)
                 errand.call()
             case Kind.OPENED:
-                _stand(errand, frame.payload)
+                _stand(errand, frame.payload, now)
                 errand.opened = True
                 if errand.once:
                     del peer.errands[frame.stream]
@@ -188,16 +197,26 @@ def parse_total(payload: bytes) -> int:
     return int(_TOTAL.unpack(payload)[0])
 
 
-def _stand(errand: Errand, payload: bytes) -> None:
+def _stand(errand: Errand, payload: bytes, now: float) -> None:
     fields = parse_fields(payload)
     try:
         errand.job = Job(errand.job.id, errand.job.node, Step(fields.get("step", errand.job.step)))
         errand.place = int(fields.get("position", 0))
+        if errand.job.step is not Step.QUEUED:
+            errand.begun = errand.begun or now
     except (TypeError, ValueError):
         raise WireError("This is not where a job can stand.") from None
 
 
+def _arrived(errand: Errand) -> None:
+    """Its request waits on the bus no longer."""
+    if errand.peer is not None:
+        errand.peer.unanswered -= errand.upload
+    errand.upload = 0
+
+
 def _answer(errand: Errand) -> None:
+    _arrived(errand)
     answered, errand.answered = errand.answered, None
     if answered is not None:
         answered()

@@ -57,7 +57,7 @@ class Kind(IntEnum):
     PART = 17
     """Opener: the next bytes of a sealed request."""
     ATTACH = 18
-    """Opener: go on with a job (JSON: node, job, next, linger)."""
+    """Opener: go on with a job (JSON: node, job, next, linger, client)."""
     CANCEL = 19
     """Opener: stop a job (JSON: node, job)."""
     TAKEN = 20

@@ -140,13 +140,13 @@ class Peering:
             raise NodeUnknown
         return found
 
-    def submit(self, where: Remote, job: JobId, sealed: bytes, linger: float, client: str) -> Errand:
-        """Send a request to the replica of its node. Raises QueueFull."""
-        return self.errands.submit(self._peer(where), job, sealed, where.id, linger, self._masked(client))
+    def submit(self, where: Remote, job: JobId, sealed: bytes, linger: float, client: str, now: float) -> Errand:
+        """Send a request to the replica of its node. Raises QueueFull, or NodeUnknown when that has just gone."""
+        return self.errands.submit(self._peer(where), job, sealed, where.id, linger, self._masked(client), now)
 
-    def attach(self, where: Remote, job: JobId, next_record: int, linger: float) -> Errand:
+    def attach(self, where: Remote, job: JobId, next_record: int, linger: float, client: str = "") -> Errand:
         """Go on with a job at the replica of its node."""
-        return self.errands.attach(self._peer(where), job, where.id, next_record, linger)
+        return self.errands.attach(self._peer(where), job, where.id, next_record, linger, self._masked(client))
 
     def cancel(self, where: Remote, job: JobId) -> Errand:
         """Stop a job at the replica of its node."""
@@ -167,7 +167,10 @@ class Peering:
         return ticket.place if isinstance(ticket, Errand) else 0
 
     def _peer(self, where: Remote) -> Peer:
-        return self.peers[where.replica]
+        peer = self.peers.get(where.replica)
+        if peer is None:
+            raise NodeUnknown
+        return peer
 
     def _masked(self, client: str) -> str:
         """The owner shares its node fairly between clients; who they are is nobody's business on the bus."""

@@ -31,6 +31,8 @@ class Peer:
     """Streams of clients here, by number."""
     readers: dict[int, Reader] = field(default_factory=dict)
     """Streams of clients there."""
+    unanswered: int = 0
+    """Bytes of requests of clients here that it has not answered yet."""
     uploads: dict[int, Upload] = field(default_factory=dict)
     """Requests of clients there that are still arriving."""
 

@@ -126,7 +126,7 @@ class Serving:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _begin(self, peer: Peer, stream: int, fields: dict[str, Any]) -> None:
-        node, client = _node(fields), f"{peer.id}/{fields.get('client', '')}"
+        node, client = _node(fields), _client(peer, fields)
         size = _whole(fields, "size")
         if size > MAX_REQUEST:
             raise TooLarge(f"A sealed request has at most {MAX_REQUEST} bytes.")
@@ -152,7 +152,8 @@ class Serving:
         self._open(peer, stream, ticket)
 
     def _attach(self, peer: Peer, stream: int, fields: dict[str, Any], now: float) -> None:
-        ticket = self._broker.attach(_job(fields), _node(fields), _whole(fields, "next"), _seconds(fields), now)
+        job, node, client = _job(fields), _node(fields), _client(peer, fields)
+        ticket = self._broker.attach(job, node, _whole(fields, "next"), _seconds(fields), now, client)
         self.counts["attach"] += 1
         self._open(peer, stream, ticket)
 
@@ -198,6 +199,11 @@ def _told(error: TokenPlaceError) -> dict[str, object]:
         case TooLarge():
             status = 413
     return {"code": error.code, "message": error.message, "status": status, "retry_after": retry_after}
+
+
+def _client(peer: Peer, fields: dict[str, Any]) -> str:
+    """Whose it is, as far as the opener tells: enough for fair shares."""
+    return f"{peer.id}/{fields.get('client', '')}"
 
 
 def _node(fields: dict[str, Any]) -> NodeId:

@@ -27,7 +27,7 @@ class Replica(Desk):
         """A client here asks a node elsewhere."""
         sealed = self.request(size)
         where = self.peering.find(node)[0]
-        return self.peering.submit(where, JobId(sealed[16:32].hex()), sealed, linger, "somebody")
+        return self.peering.submit(where, JobId(sealed[16:32].hex()), sealed, linger, "somebody", self.now)
 
 
 class Mesh:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenplace.errors import Draining, JobUnknown, NodeUnknown, QueueFull, StoreUnavailable
+from tokenplace.relay.delivery import Delivery
 from tokenplace.relay.jobs import Step
 from tokenplace.relay.replicas.errands import MAX_UNANSWERED, Errand
 from tokenplace.relay.replicas.messages import Kind, ReplicaId, To, pack_frame, pack_letter, parse_letter
 from tokenplace.relay.replicas.peering import MAX_PEERS
 from tokenplace.relay.switchboard import Switchboard
 from tokenplace.relay.tickets import INTERRUPTED
-from tokenplace.wire.ids import ModelId, Sid
+from tokenplace.wire.ids import JobId, ModelId, Sid
 from tokenplace.wire.limits import CREDIT_STEP, CREDIT_WINDOW
 from tokenplace.wire.messages import Reason
 from unit.relay.desk import Puppet, outcome
@@ -475,3 +478,67 @@ def test_made_up_replicas_are_bounded(mesh: Mesh) -> None:
         letter = pack_letter(To.ALL, ReplicaId(f"{number:016x}"), 1, 0, [pack_frame(Kind.BEAT)])
         here.peering.receive(letter, mesh.now)
     assert len(here.peering.peers) == MAX_PEERS
+
+
+# -- what is counted
+
+
+async def test_an_answer_from_another_replica_is_in_the_waiting_times_here(mesh: Mesh) -> None:
+    here, _, node = meet(mesh)
+    errand = here.errand(node.id)
+    delivery = Delivery(here.peering, errand, lambda: mesh.now)
+    mesh.settle()
+    sid = node.an_offer()
+    node.accept(sid)
+    node.send(sid, 0, b"first")
+    mesh.settle()
+    assert await delivery.next() == b"first"
+    node.finish(sid, 1)
+    mesh.settle()
+    assert await delivery.next() == b""
+    delivery.leave()
+    waits = here.broker.counts.waits
+    assert [sum(each.counts) for each in (waits.first_piece, waits.queue, waits.job)] == [1, 1, 1]
+
+
+async def test_going_on_with_an_answer_is_not(mesh: Mesh) -> None:
+    here, _, node, errand, _ = flowing(mesh, linger=9.0)
+    here.peering.leave(errand, mesh.now)
+    mesh.settle()
+    again = here.peering.attach(here.peering.find(node.id)[0], errand.job.id, 1, 0.0)
+    delivery = Delivery(here.peering, again, lambda: mesh.now)
+    mesh.settle()
+    delivery.leave()
+    assert not sum(here.broker.counts.waits.job.counts)
+
+
+def test_what_waits_for_an_answer_is_known_however_it_ends(mesh: Mesh) -> None:
+    here, _, node = meet(mesh, slots=8)
+    peer = next(iter(here.peering.peers.values()))
+    taken, left, lost = (here.errand(node.id, size=1000) for _ in range(3))
+    sizes = sum(errand.upload for errand in (taken, left, lost))
+    assert peer.unanswered == sizes > 3000
+    here.peering.leave(left, mesh.now)
+    mesh.settle()
+    assert taken.opened
+    assert not peer.unanswered
+    here.errand(node.id)
+    here.peering.lost(mesh.now)
+    assert not peer.unanswered
+
+
+async def test_a_cancel_whose_second_replica_goes_away_meanwhile_finds_no_job() -> None:
+    mesh = Mesh(3)
+    here, there, third = mesh.replicas
+    node = there.node()
+    third.node()
+    mesh.pass_time(0.2)
+    board_here = board(here)
+
+    async def gone() -> None:
+        await asyncio.sleep(0)
+        for peer in list(here.peering.peers.values()):
+            here.peering.unheard(peer.out.topic, mesh.now)
+
+    with pytest.raises((JobUnknown, StoreUnavailable)):
+        await asyncio.gather(board_here.cancel(JobId("0" * 32), node.id), gone())

@@ -109,7 +109,7 @@ class ReplicaClient(Client):
         if self.job in self.world.submitted:
             self.ticket = relay.peering.attach(where, self.job, self.seen, 5.0)
         else:
-            self.ticket = relay.peering.submit(where, self.job, self.sealed, 5.0, "client")
+            self.ticket = relay.peering.submit(where, self.job, self.sealed, 5.0, "client", self.world.now)
             self.world.submitted.add(self.job)  # from here on it may run: a real client comes back or asks anew
 
     def _read(self, ticket: Ticket) -> None:
