@@ -32,6 +32,7 @@ from tokenplace.link.events import (
 from tokenplace.relay.breaker import Circuit
 from tokenplace.relay.counts import Counts
 from tokenplace.relay.deadlines import Deadlines
+from tokenplace.relay.endings import FORGOTTEN, PAUSED, STOPPED, STOPPING, counted_as, ended, expired, refused
 from tokenplace.relay.fairness import Shares, within_share
 from tokenplace.relay.jobs import Job, Move, Step
 from tokenplace.relay.roster import Node, Roster
@@ -264,7 +265,7 @@ class Broker:
                 ticket.since = now
                 node.queue.push(ticket)
         if not node.takes:
-            self._empty(node, _PAUSED)
+            self._empty(node, PAUSED)
         self._serve(node, now)
         return node
 
@@ -275,7 +276,7 @@ class Broker:
         node.end = None
         self.roster.unlist(node)
         if node.draining:
-            self._empty(node, Reason("node_draining", "The node stopped; another one can answer."))
+            self._empty(node, STOPPED)
         for ticket in [*node.active.values(), *node.queue]:
             ticket.job = ticket.job.take(Move.SEVER)
             ticket.since = now
@@ -325,7 +326,7 @@ class Broker:
                 if status.card is not None and status.card.node == node.id:
                     self.renew(node, status.card)
                     if not node.takes:
-                        self._empty(node, _PAUSED)
+                        self._empty(node, PAUSED)
                 node.told_free(status.free, seen)
                 self._serve(node, now)
             case Ponged(seconds=seconds):
@@ -333,7 +334,7 @@ class Broker:
             case Drained():
                 node.draining = True
                 self.roster.unlist(node)
-                self._empty(node, Reason("node_draining", "The node is stopping; another one can answer."))
+                self._empty(node, STOPPING)
             case _:
                 raise AssertionError(f"unexpected event {event!r}")
 
@@ -439,7 +440,7 @@ class Broker:
         """
         ticket.returns += 1
         if ticket.returns > _RETURNS:
-            self._finish(ticket, Move.FAIL, Reason(Outcome.NODE_LOST, _SENTENCES[Outcome.NODE_LOST]))
+            self._finish(ticket, Move.FAIL, expired(Outcome.NODE_LOST))
             return
         if ticket.sealed is not None and ticket.left_at is None:
             sid = end.offer(ticket.sealed)
@@ -456,7 +457,7 @@ class Broker:
         if reason.code == "busy":
             node.free = 0
             if not node.takes:
-                reason = _PAUSED
+                reason = PAUSED
             elif ticket.sealed is not None:
                 ticket.job = ticket.job.take(Move.RETURN)
                 ticket.sid = None
@@ -468,12 +469,9 @@ class Broker:
         elif ticket.counted:
             node.free += 1
         ticket.sid = None
-        if reason.code == "job_unknown":
-            reason = Reason(Outcome.NODE_LOST, "The node no longer holds this answer.")
-            if ticket.offered:
-                self._blame(node, now)
-        elif reason.code in _OURS_TO_SAY:
-            reason = Reason(Outcome.NODE_REFUSED, "The node gave a reason that makes no sense.")
+        reason = refused(reason)
+        if reason is FORGOTTEN and ticket.offered:
+            self._blame(node, now)
         self._finish(ticket, Move.FAIL, reason)
         self._serve(node, now)
 
@@ -481,8 +479,7 @@ class Broker:
         ticket.sid = None
         took = now - ticket.begun
         node.standing.worked(took)
-        if reason.code in _OURS_TO_SAY - _ENDS or (reason.code in _ENDS and not ticket.next_record):
-            reason = Reason(Outcome.NODE_LOST, "The node ended an answer that it had not given.")
+        reason = ended(reason, ticket.next_record)
         if reason.code == Outcome.DONE:
             node.standing.answer_given(ticket.passed_on + ticket.received_bytes, took)
             self._well(node)
@@ -503,7 +500,7 @@ class Broker:
                 self._ill(node, now)
             elif outcome is Outcome.NODE_LOST:
                 self._blame(node, now)
-        self._finish(ticket, Move.FAIL, Reason(outcome, _SENTENCES[outcome]))
+        self._finish(ticket, Move.FAIL, expired(outcome))
 
     def _ill(self, node: Node, now: float) -> None:
         """The node failed at a job, and nobody else can have caused it."""
@@ -553,7 +550,7 @@ class Broker:
             self._let_go_of_request(ticket)
         if self.tickets.get(ticket.job.id) is ticket:
             del self.tickets[ticket.job.id]
-        self.counts.outcomes[reason.code if reason.code in _COUNTED else Outcome.NODE_REFUSED.value] += 1
+        self.counts.outcomes[counted_as(reason)] += 1
         ticket.call()
 
     def _let_go_of_request(self, ticket: Ticket) -> None:
@@ -579,25 +576,3 @@ class Broker:
 
 _RETURNS = 4
 """Times that a node may come back to a job and bring nothing before it is given up."""
-
-_PAUSED = Reason("node_draining", "The node pauses; another one can answer.")
-
-_ENDS = frozenset({Outcome.DONE, Outcome.ABORTED})
-"""How a node ends an answer that it gave."""
-
-_OURS_TO_SAY = frozenset({*Outcome, INTERRUPTED}) - {
-    Outcome.CANCELLED,
-    Outcome.MOVED,
-    Outcome.NODE_REFUSED,
-    Outcome.ANSWER_TOO_LARGE,
-}
-"""What a relay says of a job, and a node cannot know."""
-
-_COUNTED = frozenset(outcome.value for outcome in Outcome)
-
-_SENTENCES = {
-    Outcome.NODE_LOST: "The node that answered has vanished.",
-    Outcome.QUEUE_TIMEOUT: "No slot became free in time; try again later, or another model.",
-    Outcome.NO_PROGRESS: "The node held the request without a sign of work.",
-    Outcome.CLIENT_STALLED: "The answer waited too long to be read.",
-}
