@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +29,16 @@ class CountsContract:
             gone = time.monotonic() - began
             assert 99 - gone - 1 <= reset <= 100
 
+    async def test_to_look_counts_nothing(self, counts: Counts) -> None:
+        assert await counts.peek("ann", 60) == (0, 60.0)
+        await counts.hit("ann", 60)
+        for _ in range(2):
+            count, reset = await counts.peek("ann", 60)
+            assert count == 1
+            assert 0 < reset <= 60
+        assert (await counts.hit("ann", 60))[0] == 2
+        assert (await counts.peek("bob", 60))[0] == 0
+
     async def test_a_window_that_ended_begins_again(self, counts: Counts) -> None:
         assert (await counts.hit("ann", 1))[0] == 1
         deadline = time.monotonic() + 20
@@ -52,6 +63,19 @@ class TestSharedCounts(CountsContract):
         counts = SharedCounts.at(store.url, patience=PATIENCE)
         yield counts
         await counts.aclose()
+
+    async def test_no_replica_says_that_a_window_ends_before_it_does(self, store: Store) -> None:
+        replicas = [SharedCounts.at(store.url, patience=PATIENCE) for _ in range(12)]
+        await replicas[0].hit("ann", 20)
+        began = time.monotonic()  # a moment after the store began the window
+        for number, replica in enumerate(replicas[1:], start=1):
+            await asyncio.sleep(max(0.0, began + number / 10 - time.monotonic()))  # a store has its own clock
+            asked = time.monotonic()
+            _, left = await replica.hit("ann", 20)
+            assert began + 20 - 0.05 <= time.monotonic() + left, "it would be asked too early"
+            assert left <= 20 - (asked - began) + 1.1
+        for replica in replicas:
+            await replica.aclose()
 
     async def test_replicas_count_together_and_alone_while_the_store_is_away(self, store: Store) -> None:
         clock = [0.0]

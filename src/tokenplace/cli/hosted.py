@@ -42,7 +42,7 @@ class LocalDoor:
     @asynccontextmanager
     async def resume(self, node: NodeId, job: JobId, next_record: int, linger: float) -> AsyncIterator[Records]:
         """Go on with a job at a record."""
-        delivery = await self._board.attach(job, node, next_record, linger)
+        delivery = await self._board.attach(job, node, next_record, linger, CLIENT_KEY.get())
         async with _following(delivery) as records:
             yield records
 

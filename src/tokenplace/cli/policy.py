@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenplace.relay.address import TrustedProxies
-from tokenplace.relay.limits import Budget, Limiter, LocalCounts, SharedCounts, read_limits
+from tokenplace.relay.limits import Budget, Limiter, LocalCounts, SharedCounts, least, read_limits
 from tokenplace.relay.policy import Policy, nobody
 from tokenplace.relay.settings import RelaySettings
 
@@ -16,8 +16,9 @@ def policy_of(
     """What the settings say; `shared` counts for all replicas. Raises TokenPlaceError for what cannot be read."""
     rate, quota = read_limits(settings.rate, "API_RATE_LIMIT"), read_limits(settings.daily_quota, "API_DAILY_QUOTA")
     budgets = {
-        Budget.REQUESTS: sorted([*rate, *quota], key=lambda window: window.get_expiry()),
+        Budget.REQUESTS: least([*rate, *quota]),
         Budget.STREAMS: read_limits(settings.stream_rate, "API_STREAM_RATE_LIMIT"),
+        Budget.RESUMES: read_limits(settings.resume_rate, "TOKEN_PLACE_RESUME_RATE_LIMIT"),
         Budget.LINKS: read_limits(settings.link_rate, "TOKEN_PLACE_LINK_RATE_LIMIT"),
     }
     return Policy(

@@ -12,7 +12,7 @@ from tokenplace.community.journal import Journal
 from tokenplace.community.providers import NO_DIRECTORY, Listing, read_directory, read_registry
 from tokenplace.community.settings import CommunitySettings
 from tokenplace.community.voters import Voters
-from tokenplace.community.watched import Away, Watched
+from tokenplace.watched import Away, Watched
 
 Told = Callable[[Path, str], None]
 """Hears once of each state of a file in which something is wrong."""

@@ -12,7 +12,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+    ip_network,
+)
 from itertools import islice
 
 from tokenplace.errors import TokenPlaceError
@@ -30,9 +38,17 @@ CLIENT_KEY: ContextVar[str] = ContextVar("tokenplace_client", default="")
 A gateway in the relay's process asks through many layers that need not know who its client is; its door here does.
 """
 
+_PASSED_ON = frozenset({b"x-forwarded-for", b"forwarded"})
 _MOST_HOPS = 16
 _HOUSEHOLD = 64
 """Bits of an IPv6 address that name one household: the rest its machines change at will."""
+
+
+_SHORTEST = {4: 8, 6: 16}
+"""Bits of a network that a few proxies may be in; with fewer it is a part of the internet."""
+
+_ONE_S_OWN = IPv6Network("fc00::/7")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 class BadProxies(TokenPlaceError):
@@ -55,6 +71,18 @@ class Client:
     ip: IpAddress | None
     key: str
     """What limits and fair share count by: the address, and of IPv6 the /64 that one household has."""
+    forwarded: bool = False
+    """Whether a proxy that nobody declared passed it on, or so it says: then the address is that proxy's."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this very machine."""
+        return self.ip is not None and self.ip.is_loopback and not self.forwarded
+
+    @property
+    def through_a_proxy(self) -> bool:
+        """Whether it is a proxy of the operator's, from all that can be told: a neighbour that passes others on."""
+        return self.forwarded and self.ip is not None and not self.ip.is_global
 
 
 UNKNOWN = Client(None, "unknown")
@@ -65,6 +93,7 @@ class TrustedProxies:
 
     def __init__(self, words: Iterable[str] = (), header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR) -> None:
         self._networks = tuple(_network(word.strip()) for word in words if word.strip())
+        _check_that_most_are_strangers(self._networks)
         self._name = header.value.encode()
         self._entries = _forwarded if header is ForwardedHeader.FORWARDED else _x_forwarded_for
 
@@ -72,6 +101,10 @@ class TrustedProxies:
     def declared(self) -> bool:
         """Whether there are any."""
         return bool(self._networks)
+
+    def are(self, client: Client) -> bool:
+        """Whether this client is one of them."""
+        return client.ip is not None and self._trusts(client.ip)
 
     def mark(self, scope: Scope) -> Client:
         """Find who asks and leave it in the scope's state, where `client_address` finds it."""
@@ -86,8 +119,8 @@ class TrustedProxies:
         if address is None:
             return UNKNOWN
         if self._networks and self._trusts(address):
-            address = self._behind(scope, address)
-        return _client(address)
+            return _client(self._behind(scope, address), forwarded=False)
+        return _client(address, forwarded=any(name in _PASSED_ON for name, _ in scope["headers"]))
 
     def _behind(self, scope: Scope, proxy: IpAddress) -> IpAddress:
         """The first address from the right that is no declared proxy; else the last that could be read."""
@@ -114,20 +147,37 @@ def client_address(scope: Scope, proxies: TrustedProxies | None = None) -> Clien
     return (proxies or _NOBODY).client(scope)
 
 
+def network_of(word: str) -> IpNetwork:
+    """An address or a network; one of IPv4 that is written as IPv6 is what it maps. Raises ValueError."""
+    network = ip_network(word, strict=False)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        mapped = network.network_address.ipv4_mapped
+        return IPv4Network((mapped or 0, network.prefixlen - _MAPPED.prefixlen))
+    return network
+
+
+def _check_that_most_are_strangers(networks: tuple[IpNetwork, ...]) -> None:
+    """Networks side by side count as one. Raises BadProxies."""
+    together: list[IpNetwork] = []
+    together += collapse_addresses([network for network in networks if isinstance(network, IPv4Network)])
+    together += collapse_addresses([network for network in networks if isinstance(network, IPv6Network)])
+    for network in together:
+        private = isinstance(network, IPv6Network) and network.subnet_of(_ONE_S_OWN)
+        if network.prefixlen < _SHORTEST[network.version] and not private:
+            raise BadProxies(
+                f"TOKEN_PLACE_TRUSTED_PROXIES: {network} is a part of the internet, and every client in it could "
+                "name its own address (an IPv4 /8 or IPv6 /16 is the most); name the addresses of your proxies."
+            )
+
+
 def _network(word: str) -> IpNetwork:
     try:
-        network = ip_network(word, strict=False)
+        return network_of(word)
     except ValueError:
         hint = " `*` would let every client name its own address." if word == "*" else ""
         raise BadProxies(
             f"TOKEN_PLACE_TRUSTED_PROXIES: {word[:60]!r} is no address and no network such as 10.0.0.0/8.{hint}"
         ) from None
-    if network.prefixlen == 0:
-        raise BadProxies(
-            f"TOKEN_PLACE_TRUSTED_PROXIES: {word} is everybody, so that every client could name its own address; "
-            "name the addresses of your proxies."
-        )
-    return network
 
 
 @lru_cache(maxsize=4096)
@@ -147,10 +197,10 @@ def _parsed(text: str) -> IpAddress | None:
 
 
 @lru_cache(maxsize=4096)
-def _client(address: IpAddress) -> Client:
+def _client(address: IpAddress, *, forwarded: bool) -> Client:
     if isinstance(address, IPv6Address):
-        return Client(address, str(IPv6Network((address, _HOUSEHOLD), strict=False)))
-    return Client(address, str(address))
+        return Client(address, str(IPv6Network((address, _HOUSEHOLD), strict=False)), forwarded)
+    return Client(address, str(address), forwarded)
 
 
 def _x_forwarded_for(value: str) -> Iterator[str]:

@@ -33,6 +33,7 @@ from tokenplace.relay.classic.http import ClassicDoor
 from tokenplace.relay.classic.metrics import ClassicCollector
 from tokenplace.relay.classic.room import ClassicRoom
 from tokenplace.relay.diagnostics import Operator, report
+from tokenplace.relay.guesses import Guesses
 from tokenplace.relay.http import JobsDoor
 from tokenplace.relay.limits import Budget, RateLimited
 from tokenplace.relay.links import NodesDoor
@@ -94,6 +95,7 @@ class Relay:
         self._about = dict(about or {})
         self._policy = policy = policy or Policy()
         self._limiter = policy.limiter
+        guesses = Guesses(clock, self._limiter.refused)
         self._admission = Admission(
             verify,
             names=names,
@@ -101,18 +103,20 @@ class Relay:
             invitations=policy.invitations,
             denied=policy.denied,
             links_per_address=policy.links_per_address,
+            guesses=guesses,
         )
-        self._operator = Operator(policy.operator_token)
+        self._operator = Operator(policy.operator_token, guesses)
         self._traffic = Traffic(clock, policy.access_log)
         self._metrics = Metrics(broker, counts, self._traffic, self._admission, self._limiter)
         if self._board.peering is not None:
             self._metrics.add(PeeringCollector(self._board.peering))
-        self._jobs = JobsDoor(self._board)
+        self._jobs = JobsDoor(self._board, self._limiter)
         self._room = ClassicRoom(broker, clock)
         self._classic = ClassicDoor(self._room, clock, self._admission.admit_poller)
         self._metrics.add(ClassicCollector(self._room, clock))
         self._links = NodesDoor(broker, clock, self._admission, self._limiter)
-        self._polled = PolledLinks(self._links, clock)
+        self._polled_door = NodesDoor(broker, clock, self._admission)  # who dials by polling is counted before
+        self._polled = PolledLinks(self._polled_door, clock, self._limiter, places=policy.links_per_address)
         self._proxy_missed = False
         self._own: dict[str, Callable[[Send], Awaitable[None]]] = {
             routes.LIVEZ: self._alive,
@@ -162,12 +166,8 @@ class Relay:
         key = self._policy.holder(given) if given else None
         if key is not None:
             CLIENT_KEY.set(key)
-        if (
-            not (self._proxy_missed or self._policy.proxies.declared)
-            and client.ip is not None
-            and client.ip.is_loopback
-        ):
-            self._look_for_a_proxy(scope)
+        if client.through_a_proxy and not self._proxy_missed:
+            self._tell_of_a_proxy()
 
         async def begin_stream() -> None:
             await self._limiter.hit(Budget.STREAMS, client, key)
@@ -176,25 +176,25 @@ class Relay:
         standing = await self._limiter.hit(Budget.REQUESTS, client, key)
         return send if standing is None else _with(standing.headers(), send)
 
-    def _look_for_a_proxy(self, scope: Scope) -> None:
-        """Say once that all clients look like one, because a proxy is not declared."""
-        for name in (b"x-forwarded-for", b"forwarded"):
-            if header(scope, name) is not None:
-                self._proxy_missed = True
-                _log.warning(
-                    "relay.proxy_not_declared",
-                    advice="a proxy on this machine passes clients on; name it in TOKEN_PLACE_TRUSTED_PROXIES "
-                    "(127.0.0.1), or limits cannot tell them apart",
-                )
+    def _tell_of_a_proxy(self) -> None:
+        """Say once that many clients look like one, because a proxy is not declared."""
+        self._proxy_missed = True
+        _log.warning(
+            "relay.proxy_not_declared",
+            advice="a proxy on this machine or network passes clients on; name its address in "
+            "TOKEN_PLACE_TRUSTED_PROXIES (127.0.0.1 for this machine), or limits cannot tell them apart",
+        )
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        own = self._own.get(path) if scope["method"] in ("GET", "HEAD") else None
-        if path == routes.NODES or path.startswith(routes.JOBS):
+        own = self._own.get(path)
+        if scope["method"] in ("POST", "PUT", "PATCH", "DELETE") and (own is not None or path == routes.DIAGNOSTICS):
+            await _respond_read_only(marked(scope, send))
+        elif path in (routes.NODES, routes.JOBS) or path.startswith(routes.JOBS + "/"):
             await self._jobs(scope, receive, send)
         elif path == routes.LINK or path.startswith(routes.LINK + "/"):
             await self._polled(scope, receive, marked(scope, send))
-        elif own is not None:
+        elif own is not None and scope["method"] in ("GET", "HEAD"):
             await own(marked(scope, send))
         elif path in self._classic:
             await self._classic(scope, receive, send)
@@ -248,6 +248,7 @@ class Relay:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._admission.announce()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._tick()),
@@ -277,7 +278,17 @@ class Relay:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_AGAIN)
-            self._links.look_again()
+            self._look_at_links()
+
+    def _look_at_links(self) -> None:
+        for door in (self._links, self._polled_door):
+            door.look_again()
+
+    def reread(self) -> None:
+        """Look now whether the operator's files have changed, and say how the door stands."""
+        self._look_at_links()
+        _log.info("relay.reread")
+        self._admission.announce()
 
     def metrics(self) -> Iterator[Metric]:
         """What /metrics shows of this relay; for the reference, which is made of it."""
@@ -323,6 +334,11 @@ def _with(headers: Headers, send: Send) -> Send:
 
 async def _respond_limited(scope: Scope, send: Send, error: RateLimited) -> None:
     await respond_error(marked(scope, _with(error.standing.headers(), send)), error)
+
+
+async def _respond_read_only(send: Send) -> None:
+    error = Refused("This can only be read.", code="method_not_allowed", status=HTTPStatus.METHOD_NOT_ALLOWED)
+    await respond_error(_with([(b"allow", b"GET, HEAD")], send), error)
 
 
 async def nothing_here(scope: Scope, _: Receive, send: Send) -> None:

@@ -11,9 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tokenplace.errors import Refused
+from tokenplace.relay.address import client_address
 from tokenplace.relay.admission import Admission
 from tokenplace.relay.asgi import Scope, header
 from tokenplace.relay.broker import Broker
+from tokenplace.relay.guesses import Guesses
 from tokenplace.relay.limits import Limiter
 from tokenplace.relay.roster import Node
 
@@ -21,13 +23,17 @@ _SHOWN_NODES = 1000
 
 
 class Operator:
-    """Who may look: whoever shows the operator's token."""
+    """Who may look: whoever shows the operator's token, and has not guessed too often at it."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, guesses: Guesses) -> None:
         self._token = token.encode() if token else None
+        self._guesses = guesses
 
     def check(self, scope: Scope) -> None:
-        """Raises Refused: 503 where no token is set, 401 for another one. The comparison's time tells nothing."""
+        """Raises Refused: 503 where no token is set, 401 for another one, 429 after too many of them.
+
+        The comparison's time tells nothing.
+        """
         if self._token is None:
             raise Refused(
                 "This relay has no operator's token; set TOKEN_PLACE_OPERATOR_TOKEN where it runs.",
@@ -38,7 +44,12 @@ class Operator:
         if given is None:
             scheme, _, given = (header(scope, b"authorization") or "").partition(" ")
             given = given if scheme.lower() == "bearer" else ""
-        if not hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token):
+        client, given = client_address(scope), given.strip()
+        if given:
+            self._guesses.check(client)
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), self._token):
+            if given:
+                self._guesses.wrong(client, given)
             raise Refused(
                 "Send the operator's token as `X-Token-Place-Operator: TOKEN` or `Authorization: Bearer TOKEN`.",
                 code="operator_token_invalid",

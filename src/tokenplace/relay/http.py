@@ -17,6 +17,7 @@ from tokenplace.relay.asgi import (
     Receive,
     Scope,
     Send,
+    WrongMethod,
     header,
     marked,
     query,
@@ -27,6 +28,7 @@ from tokenplace.relay.asgi import (
 )
 from tokenplace.relay.body import read_body
 from tokenplace.relay.delivery import Delivery
+from tokenplace.relay.limits import Budget, Limiter
 from tokenplace.relay.switchboard import Switchboard
 from tokenplace.wire import classic, request, routes, stream
 from tokenplace.wire.ids import ModelId, NodeId, parse_job_id, parse_node_id
@@ -50,7 +52,8 @@ _LISTED_AT_MOST = 64
 class JobsDoor:
     """The routes under /relay/v2 that clients use."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Switchboard, limiter: Limiter | None = None) -> None:
+        self._limiter = limiter or Limiter({})
         self._board = board
         self._broker = board.broker
 
@@ -78,13 +81,16 @@ class JobsDoor:
             if method == "GET":
                 next_record = _whole(fields, routes.NEXT_PARAM)
                 linger = _seconds(fields)
-                delivery = await self._board.attach(job, node, next_record, linger, _abort(scope))
+                client = client_address(scope)
+                if not self._board.holds(job, node):
+                    await self._limiter.hit(Budget.RESUMES, client)
+                delivery = await self._board.attach(job, node, next_record, linger, client.key, _abort(scope))
                 await _stream(delivery, scope, receive, send)
             else:
                 await self._board.cancel(job, node)
                 await respond_json(send, HTTPStatus.OK, {"cancelled": True})
         else:
-            raise Refused("This route does not take that method.", code="method_not_allowed", status=405)
+            raise WrongMethod(_allowed(path))
 
     async def _nodes(self, scope: Scope, send: Send) -> None:
         fields = query(scope)
@@ -131,6 +137,16 @@ class JobsDoor:
         delivery = await self._board.submit(job, sealed, node, linger, client, _abort(scope))
         del sealed
         await _stream(delivery, scope, receive, send)
+
+
+def _allowed(path: str) -> str:
+    match path:
+        case routes.NODES:
+            return "GET, HEAD, OPTIONS"
+        case routes.JOBS:
+            return "POST, OPTIONS"
+        case _:
+            return "GET, DELETE, OPTIONS"
 
 
 async def _stream(delivery: Delivery, scope: Scope, receive: Receive, send: Send) -> None:

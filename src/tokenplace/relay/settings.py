@@ -42,6 +42,9 @@ class RelaySettings(BaseSettings):
     """How many links of nodes one address may hold; of IPv6, one /64."""
     link_rate: str = Field("120/minute", validation_alias="TOKEN_PLACE_LINK_RATE_LIMIT")
     """How often nodes may dial in from one address; nothing: as often as they like."""
+    resume_rate: str = Field("600/minute", validation_alias="TOKEN_PLACE_RESUME_RATE_LIMIT")
+    """How often one client may go on with answers that this relay does not hold, because they began at another or
+    before a restart; nothing: as often as it likes. To come back to one that is here is never counted."""
     trusted_proxies: Words = Field(default_factory=list, validation_alias="TOKEN_PLACE_TRUSTED_PROXIES")
     """Addresses and networks of the proxies before this relay. Only through them a header tells who asks."""
     forwarded_header: ForwardedHeader = Field(
@@ -66,8 +69,8 @@ class RelaySettings(BaseSettings):
     """The same again."""
     access_log: AccessLog = Field(AccessLog.SOME, validation_alias="TOKEN_PLACE_ACCESS_LOG")
     """`all`: every request but probes is logged; `some`: questions to the API and failures; `off`: none."""
-    drain_seconds: float = Field(30.0, validation_alias="RELAY_GRACEFUL_TIMEOUT", ge=0)
-    """How long open answers may take to end after SIGTERM."""
+    drain_seconds: float = Field(30.0, validation_alias="RELAY_GRACEFUL_TIMEOUT", ge=0, le=86400, allow_inf_nan=False)
+    """How long open answers may take to end after SIGTERM, a day at most."""
     log_level: str = Field("INFO", validation_alias=AliasChoices("TOKENPLACE_LOG_LEVEL"))
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -75,6 +78,22 @@ class RelaySettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return words_of(value)
+
+    @field_validator("server_token", "server_tokens", "operator_token", "rotation_token", "former_rotation_token")
+    @classmethod
+    def _for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value().strip() if value is not None else ""
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("a token is shown in a header, so it has nothing but printable ASCII characters")
+        return value
+
+    @field_validator("server_token", "server_tokens")
+    @classmethod
+    def _some(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value is not None else ""
+        if text.strip() and not words(text):
+            raise ValueError("there is no invitation between the commas; with nothing at all every node may serve")
+        return value
 
     @field_validator("invitations", "denied", mode="before")
     @classmethod
@@ -100,4 +119,4 @@ class RelaySettings(BaseSettings):
     @property
     def counts_everybody(self) -> bool:
         """Whether somebody set a limit, so that it holds for clients on this machine too."""
-        return not self.model_fields_set.isdisjoint({"rate", "stream_rate", "daily_quota", "link_rate"})
+        return not self.model_fields_set.isdisjoint({"rate", "stream_rate", "daily_quota", "resume_rate", "link_rate"})

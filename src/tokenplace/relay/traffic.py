@@ -60,12 +60,14 @@ def route_of(method: str, path: str) -> Route:
     found = _EXACT.get(path)
     if found is not None:
         return found
-    if path.startswith(routes.JOBS):
-        return Route.SUBMIT if method == "POST" else _ON_A_JOB.get(method, Route.SUBMIT)
-    if path.startswith(routes.LINK):
+    if path == routes.JOBS:
+        return Route.SUBMIT if method == "POST" else Route.API
+    if path.startswith(routes.JOBS + "/"):
+        return _ON_A_JOB.get(method, Route.API)
+    if path == routes.LINK or path.startswith(routes.LINK + "/"):
         return Route.LINK
     if path in _CLASSIC:
-        return Route.SUBMIT if path == "/faucet" else Route.CLASSIC
+        return Route.SUBMIT if (method, path) == ("POST", "/faucet") else Route.CLASSIC
     if path.startswith(_API):
         return Route.ASK if method == "POST" else Route.API
     return Route.PAGE

@@ -126,10 +126,42 @@ def test_a_server_that_cannot_tell_gives_one_client_for_all() -> None:
     assert TrustedProxies(["127.0.0.1"]).client(scope(None)).key == "unknown"
 
 
-@pytest.mark.parametrize("word", ["*", "0.0.0.0/0", "::/0", "proxy.example", "10.0.0.0/40"])
-def test_to_trust_everybody_or_nobody_in_particular_is_refused(word: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        "*",
+        "0.0.0.0/0",
+        "::/0",
+        "proxy.example",
+        "10.0.0.0/40",
+        "0.0.0.0/1 128.0.0.0/1",
+        "8.0.0.0/7",
+        "32.0.0.0/8 33.0.0.0/8",
+        "2000::/3",
+        "::/1 8000::/1",
+        "::ffff:0:0/96",
+    ],
+)
+def test_to_trust_everybody_or_nobody_in_particular_is_refused(words: str) -> None:
     with pytest.raises(BadProxies, match="TOKEN_PLACE_TRUSTED_PROXIES"):
-        TrustedProxies(["127.0.0.1", word])
+        TrustedProxies(["127.0.0.1", *words.split()])
+
+
+def test_networks_of_a_provider_or_of_one_s_own_may_be_large() -> None:
+    TrustedProxies(["10.0.0.0/8", "172.16.0.0/12", "104.16.0.0/13", "2400:cb00::/32", "2a06::/16", "fc00::/7"])
+
+
+def test_a_proxy_may_be_written_as_the_mapped_address_it_seems_to_have() -> None:
+    for word in ("::ffff:127.0.0.1", "::ffff:127.0.0.0/104"):
+        assert TrustedProxies([word]).client(scope("127.0.0.1", *xff("198.51.100.1"))).key == "198.51.100.1"
+
+
+def test_who_comes_through_a_proxy_of_this_machine_is_not_on_this_machine() -> None:
+    assert TrustedProxies().client(scope("127.0.0.1")).is_here
+    assert not TrustedProxies().client(scope("127.0.0.1", *xff("127.0.0.1"))).is_here
+    assert not TrustedProxies().client(scope("127.0.0.1", ("forwarded", "for=127.0.0.1"))).is_here
+    assert not TrustedProxies().client(scope("198.51.100.1")).is_here
+    assert TrustedProxies(["10.0.0.1"]).client(scope("10.0.0.1", *xff("127.0.0.1"))).is_here
 
 
 def test_doors_behind_the_first_one_read_what_it_found() -> None:

@@ -9,10 +9,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tokenplace.errors import TokenPlaceError
 from tokenplace.relay.address import Client
 from tokenplace.relay.admission import Admission, BadDenyList, Guest, NotAdmitted, parse_deny_list
+from tokenplace.relay.guesses import Guesses
 from tokenplace.relay.invitations import BadInvitations, InvitationFile
 from tokenplace.wire.ids import show_node_id
 from tokenplace.wire.messages import Hello
@@ -27,6 +29,14 @@ def a_hello(token: str | None = None) -> Hello:
     return Hello(a_card(), ME.sign_hello(NONCE, HOST), HOST, 1, token)
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Door:
     """An admission with files of its own and a clock of its own."""
 
@@ -36,7 +46,7 @@ class Door:
         self.denied = folder / "denied"
         self._folder, self._tokens, self._links = folder, tokens, links
 
-    def open(self) -> Admission:
+    def open(self, guesses: Guesses | None = None) -> Admission:
         return Admission(
             lambda *_: True,
             tokens=self._tokens,
@@ -44,6 +54,7 @@ class Door:
             denied=self.denied,
             links_per_address=self._links,
             wall=lambda: self.now,
+            guesses=guesses,
         )
 
     def invite(self, expires: int | None = None) -> tuple[str, str]:
@@ -106,6 +117,54 @@ def test_a_file_that_vanishes_under_a_running_relay_does_not_open_the_door(door:
     with pytest.raises(NotAdmitted):
         enter(admission)
     enter(admission, token)
+
+
+def test_a_file_that_says_nothing_any_more_does_not_open_the_door(door: Door) -> None:
+    door.invite()
+    admission = door.open()
+    door.invitations.path.write_text('{"format": 1, "invitations": []}')
+    for each in (admission, door.open()):
+        with pytest.raises(NotAdmitted):
+            enter(each)
+        assert each.by_invitation
+
+
+def test_a_file_that_cannot_be_reached_is_not_one_that_is_missing(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "no folder").write_text("")
+    for file in ("invitations", "denied"):
+        path = {file: tmp_path / "no folder" / "file"}
+        with pytest.raises(TokenPlaceError, match="cannot be read"):
+            Admission(lambda *_: True, invitations=path.get("invitations"), denied=path.get("denied"))
+
+
+def test_a_door_whose_first_invitations_cannot_be_read_is_closed_until_they_can(door: Door) -> None:
+    admission = door.open()
+    enter(admission)
+    door.invitations.path.write_text("{")
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(NotAdmitted):
+                enter(admission)
+    assert [line["event"] for line in logs] == ["relay.file_unreadable"], "once, however often it is looked at"
+    door.invitations.path.unlink()
+    _, token = door.invite()
+    enter(admission, token)
+
+
+def test_how_the_door_stands_is_told_without_a_secret(door: Door) -> None:
+    with capture_logs() as logs:
+        door.open().announce()
+    assert logs[-1]["admission"] == "every node"
+    _, token = door.invite()
+    door.denied.write_text("198.51.100.0/24\n")
+    admission = Admission(
+        lambda *_: True, tokens=["0123456789abcdef", "weak"], invitations=door.invitations.path, denied=door.denied
+    )
+    with capture_logs() as logs:
+        admission.announce()
+    assert {"admission": "by invitation", "invitations": 1, "tokens": 2, "denied": 1}.items() <= logs[-1].items()
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["relay.token_short"]
+    assert not any(word in str(logs) for word in (token, "weak", "0123456789abcdef"))
 
 
 def test_an_invitation_ends_when_it_was_told_to(door: Door) -> None:
@@ -179,6 +238,50 @@ def test_a_slip_in_the_deny_list_names_its_line(door: Door) -> None:
     door.denied.write_text("somebody\n")
     with pytest.raises(BadDenyList):
         door.open()
+
+
+def test_a_mapped_address_on_the_deny_list_is_the_address_it_maps(door: Door) -> None:
+    for line in ("::ffff:198.51.100.1", "::ffff:198.51.100.0/120", "::ffff:0:0/96"):
+        assert parse_deny_list(line).denies(None, ANN), line
+    assert not parse_deny_list("::ffff:198.51.100.2").denies(None, ANN)
+
+
+def test_who_guesses_is_heard_no_more_and_nobody_else_is_refused_for_it(tmp_path: Path) -> None:
+    door, clock = Door(tmp_path, tokens=("one",)), Clock()
+    _, made = door.invite()
+    admission = door.open(Guesses(clock))
+    other = Client(ip_address("198.51.100.2"), "198.51.100.2")
+    for number in range(10):
+        with pytest.raises(NotAdmitted, match="not one of"):
+            enter(admission, str(number))
+    with pytest.raises(NotAdmitted, match="60 seconds"):
+        enter(admission, "one")
+    enter(admission, "one", other)
+    assert enter(admission, made).digest, "nobody guesses 32 random bytes: who has them is let in"
+    clock.now += 60
+    enter(admission, "one")
+
+
+def test_a_node_that_shows_the_same_wrong_invitation_again_and_again_guesses_nothing(tmp_path: Path) -> None:
+    door = Door(tmp_path, tokens=("one",))
+    name, old = door.invite()
+    admission = door.open()
+    door.invitations.revoke(name, int(door.now))
+    for _ in range(50):
+        for token in ("of another relay", old, None):
+            with pytest.raises(NotAdmitted):
+                enter(admission, token)
+    enter(admission, "one")
+
+
+def test_the_name_a_stranger_dialled_is_told_to_the_stranger_alone(door: Door) -> None:
+    words = "my secret sentence"
+    hello = Hello(a_card(), ME.sign_hello(NONCE, words), words, 1, None)
+    with pytest.raises(NotAdmitted) as caught:
+        door.open().admit(hello, NONCE, "a host that is words", ANN)
+    for said in (words, "words"):
+        assert said not in caught.value.message
+        assert said in caught.value.told
 
 
 def test_one_address_holds_so_many_links(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Challenged, Offered, Welcomed
@@ -148,6 +149,16 @@ def test_a_relay_that_knows_its_names_does_not_believe_the_host_header() -> None
                 await socket.join(authority=HOST)
 
     run(main)
+
+
+def test_the_name_that_a_stranger_dialled_is_told_to_it_and_not_to_the_log() -> None:
+    with capture_logs() as logs:
+        code, reason = refused(None, authority="a sentence")
+    assert code == 4003
+    assert "a sentence" in reason
+    (line,) = [line for line in logs if line["event"] == "node.refused"]
+    assert "--name" in line["reason"]
+    assert "sentence" not in str(logs)
 
 
 def refused(hello: Hello | None, *, tokens: Sequence[str] = (), authority: str = HOST) -> tuple[int, str]:

@@ -43,12 +43,12 @@ class World:
     desk: Desk
     relay: Relay
 
-    async def ask(self, method: str, target: str, who: str = ANN, **headers: str) -> Reply:
+    async def ask(self, method: str, target: str, who: str = ANN, *, peer: str = "127.0.0.1", **headers: str) -> Reply:
         exchange = Exchange()
         exchange.upload(b"")
         sent = [("x-forwarded-for", who), *((name.replace("_", "-"), value) for name, value in headers.items())]
         scope = http_scope(method, target, sent)
-        scope["client"] = ("127.0.0.1", 1)
+        scope["client"] = (peer, 1)
         await self.relay(scope, exchange.receive, exchange.send)
         return exchange.reply
 
@@ -101,6 +101,75 @@ def test_probes_lists_the_page_and_comings_and_goings_are_never_counted() -> Non
     run(main)
 
 
+def test_what_is_no_submission_is_not_counted_as_one() -> None:
+    async def main() -> None:
+        world = a_world(limiter=a_limiter(requests="1/minute"))
+        for method, path in (
+            ("OPTIONS", routes.JOBS),
+            ("HEAD", routes.JOBS),
+            ("PUT", routes.JOBS),
+            ("POST", f"{routes.JOBS}foo"),
+            ("POST", f"{routes.JOBS}/"),
+            ("OPTIONS", "/faucet"),
+            ("GET", "/faucet"),
+        ):
+            reply = await world.ask(method, path)
+            assert reply.status != 429, (method, path)
+            assert "ratelimit" not in reply.headers, (method, path)
+        assert (await world.ask("POST", f"{routes.JOBS}foo")).json() == {"guest": f"{routes.JOBS}foo"}
+        assert (await world.ask("OPTIONS", routes.JOBS)).status == 204
+        assert (await world.ask("POST", routes.JOBS)).headers["ratelimit"] == '"requests";r=0;t=60'
+
+    run(main)
+
+
+async def _gone_on(world: World, job: str, node: str, who: str = ANN) -> Reply:
+    """A client comes back, hears at most the head of its stream, and leaves."""
+    exchange = Exchange()
+    scope = http_scope("GET", f"{routes.JOBS}/{job}?node={node}&linger=5", [("x-forwarded-for", who)])
+    scope["client"] = ("127.0.0.1", 1)
+    asking = asyncio.create_task(world.relay(scope, exchange.receive, exchange.send))
+    while not exchange.reply.status:
+        await asyncio.sleep(0.01)
+    exchange.leave()
+    await asking
+    return exchange.reply
+
+
+def test_going_on_with_jobs_that_this_relay_never_had_is_counted_by_itself() -> None:
+    async def main() -> None:
+        world = a_world(limiter=a_limiter(requests="1/day", resumes="5/minute"))
+        node = world.desk.node()
+        jobs = iter(f"{number:032x}" for number in range(100))
+        for _ in range(5):
+            assert (await _gone_on(world, next(jobs), node.id)).status == 200
+        rewinds = world.desk.broker.counts.rewinds
+        reply = await _gone_on(world, next(jobs), node.id)
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 59 <= int(reply.headers["retry-after"]) <= 60
+        assert world.desk.broker.counts.rewinds == rewinds, "the node hears nothing of it"
+        assert (await _gone_on(world, next(jobs), node.id, BOB)).status == 200
+        await asyncio.sleep(60)
+        assert (await _gone_on(world, next(jobs), node.id)).status == 200
+
+    run(main)
+
+
+def test_to_come_back_to_a_job_that_is_here_is_free_and_so_is_a_node_that_is_not() -> None:
+    async def main() -> None:
+        world = a_world(limiter=a_limiter(resumes="1/day"))
+        node, other = world.desk.node(), world.desk.node(2)
+        ticket, _ = running(world.desk, node, linger=30)
+        for _ in range(20):
+            assert (await _gone_on(world, ticket.job.id, node.id)).status == 200
+        for _ in range(20):
+            assert (await _gone_on(world, "0" * 32, "a" * 32)).status == 404, "its node may be on its way here"
+        assert (await _gone_on(world, "0" * 32, node.id)).status == 200
+        assert (await _gone_on(world, ticket.job.id, other.id)).status == 429, "of that node there is no such job"
+
+    run(main)
+
+
 def test_streams_have_a_budget_of_their_own() -> None:
     async def main() -> None:
         world = a_world(limiter=a_limiter(requests="100/minute", streams="1/minute"))
@@ -127,11 +196,22 @@ def test_who_shows_a_known_key_is_counted_by_it() -> None:
 
 def test_a_proxy_that_nobody_declared_is_told_of_once() -> None:
     async def main() -> None:
-        world = a_world(proxies=TrustedProxies(), limiter=a_limiter(requests="1/minute"))
+        for peer, proxies in (("127.0.0.1", []), ("172.18.0.2", []), ("172.18.0.2", ["127.0.0.1"]), ("fd00::2", [])):
+            world = a_world(proxies=TrustedProxies(proxies), limiter=a_limiter(requests="2/minute"))
+            with capture_logs() as logs:
+                seen = [(await world.ask("POST", "/v1/chat/completions", peer=peer)).status for _ in range(4)]
+            assert seen == [200, 200, 429, 429], "who comes through a proxy is not somebody on this machine"
+            assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["relay.proxy_not_declared"]
+
+    run(main)
+
+
+def test_a_stranger_who_sends_a_proxy_s_header_is_no_proxy() -> None:
+    async def main() -> None:
+        world = a_world(proxies=TrustedProxies())
         with capture_logs() as logs:
-            for _ in range(3):
-                assert (await world.ask("POST", "/v1/chat/completions")).status == 200
-        assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["relay.proxy_not_declared"]
+            assert (await world.ask("POST", "/v1/chat/completions", peer="9.9.9.9")).status == 200
+        assert not [line for line in logs if line["log_level"] == "warning"]
 
     run(main)
 
@@ -151,6 +231,45 @@ def test_diagnostics_are_the_operator_s() -> None:
             assert (reply.status, reply.json()["error"]["code"]) == (401, "operator_token_invalid")
         for headers in ({"authorization": "Bearer secret"}, {"x_token_place_operator": "secret"}):
             assert (await world.ask("GET", routes.DIAGNOSTICS, **headers)).status == 200
+
+    run(main)
+
+
+def test_the_operator_s_token_cannot_be_guessed_from_one_address() -> None:
+    async def main() -> None:
+        world = a_world(operator_token="secret")
+        for number in range(10):
+            assert (await world.ask("GET", routes.DIAGNOSTICS, authorization=f"Bearer {number}")).status == 401
+        reply = await world.ask("GET", routes.DIAGNOSTICS, authorization="Bearer secret")
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "too_many_guesses")
+        assert reply.headers["retry-after"] == "60"
+        assert (await world.ask("GET", routes.DIAGNOSTICS, BOB, authorization="Bearer secret")).status == 200
+        await asyncio.sleep(60)
+        assert (await world.ask("GET", routes.DIAGNOSTICS, authorization="Bearer secret")).status == 200
+        assert b'tokenplace_relay_limited_total{budget="guesses"} 1.0' in (await world.ask("GET", "/metrics")).body
+
+    run(main)
+
+
+def test_who_shows_no_token_or_the_same_wrong_one_guesses_nothing() -> None:
+    async def main() -> None:
+        world = a_world(operator_token="secret")
+        for _ in range(30):
+            for headers in ({}, {"authorization": "Bearer of last year"}, {"authorization": "Bearer "}):
+                assert (await world.ask("GET", routes.DIAGNOSTICS, **headers)).status == 401
+        assert (await world.ask("GET", routes.DIAGNOSTICS, authorization="Bearer secret")).status == 200
+
+    run(main)
+
+
+def test_what_can_only_be_looked_at_says_so() -> None:
+    async def main() -> None:
+        world = a_world(operator_token="secret")
+        for path in (routes.DIAGNOSTICS, "/livez", "/metrics"):
+            for method in ("POST", "DELETE"):
+                reply = await world.ask(method, path)
+                assert (reply.status, reply.json()["error"]["code"]) == (405, "method_not_allowed")
+                assert reply.headers["allow"] == "GET, HEAD"
 
     run(main)
 
@@ -283,7 +402,12 @@ def test_every_path_is_of_one_kind() -> None:
     assert route_of("POST", routes.JOBS) is Route.SUBMIT
     assert route_of("GET", f"{routes.JOBS}/abc") is Route.RESUME
     assert route_of("DELETE", f"{routes.JOBS}/abc") is Route.CANCEL
+    assert route_of("OPTIONS", routes.JOBS) is Route.API
+    assert route_of("POST", f"{routes.JOBS}foo") is Route.PAGE
+    assert route_of("POST", f"{routes.LINK}/abc") is Route.LINK
+    assert route_of("GET", f"{routes.LINK}foo") is Route.PAGE
     assert route_of("POST", "/faucet") is Route.SUBMIT
+    assert route_of("OPTIONS", "/faucet") is Route.CLASSIC
     assert route_of("POST", "/sink") is Route.CLASSIC
     assert route_of("GET", "/api/v2/models") is Route.API
     assert route_of("GET", "/anything/else") is Route.PAGE

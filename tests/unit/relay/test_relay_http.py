@@ -85,7 +85,7 @@ REFUSALS: list[tuple[str, str, Sequence[tuple[str, str]], int, str]] = [
     ("POST", "/v1/chat/completions", (), 403, "blind_relay"),
     ("GET", "/api/v1/models", (), 403, "blind_relay"),
     ("GET", "/v2/models", (), 403, "blind_relay"),
-    ("POST", routes.LIVEZ, (), 404, "not_found"),
+    ("POST", routes.LIVEZ, (), 405, "method_not_allowed"),
 ]
 
 

@@ -24,6 +24,7 @@ from tokenplace.relay.classic.listening import listening
 from tokenplace.relay.classic.polling import Caller
 from tokenplace.relay.classic.questions import Owner, Question, digest, full, pack
 from tokenplace.relay.classic.room import ClassicRoom, Polled, Read
+from tokenplace.relay.guesses import TooManyGuesses
 
 NEXT_SERVER, FAUCET, SINK, SOURCE = "/next_server", "/faucet", "/sink", "/source"
 RETRIEVE, STREAM_SOURCE, STREAM_RETRIEVE = "/retrieve", "/stream/source", "/stream/retrieve"
@@ -220,10 +221,12 @@ class ClassicDoor:
         return {"message": "Chunk received", "final": final}
 
     def _caller(self, scope: Scope, address: str) -> Caller:
-        """Who polls. Raises Refused where it may not."""
+        """Who polls. Raises Refused where it may not, or has guessed too often at an invitation."""
         token = header(scope, b"x-relay-server-token")
         try:
             self._admit(token, client_address(scope))
+        except TooManyGuesses:
+            raise
         except TokenPlaceError as error:
             raise Refused(error.message, code="not_invited", status=HTTPStatus.UNAUTHORIZED) from None
         return Caller(address, digest(token or ""))
