@@ -6,18 +6,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from socket import socket
 
 import structlog
 from pydantic import SecretStr, ValidationError
 
+from tokenplace.cli.crowd import on_this_machine
 from tokenplace.cli.noticeboard import noticeboard
 from tokenplace.cli.own_name import OwnName
 from tokenplace.cli.policy import policy_of
 from tokenplace.cli.running import configure_logs, run_loop, settle, stop_signal
 from tokenplace.cli.serving import address_of, bind, serving
 from tokenplace.errors import TokenPlaceError
+from tokenplace.relay.address import Client, TrustedProxies
+from tokenplace.relay.admission import SHORT_TOKEN
 from tokenplace.relay.app import Relay, nothing_here
 from tokenplace.relay.asgi import App
 from tokenplace.relay.broker import Broker
@@ -73,6 +77,7 @@ async def _serve(listener: socket, settings: RelaySettings, *, hosting: bool, na
             _log.info("relay.startup", address=address_of(listener), gateway=hosting)
             if not (names or settings.names or listener.getsockname()[0] in _LOOPBACK):
                 _log.warning("relay.no_name", advice="name the host that nodes dial with --name")
+            stop.reread = relay.reread
             await stop.wait()
             await relay.drain()
 
@@ -103,6 +108,7 @@ async def hosted_relay(
         if settings.store_url is not None and (store := settings.store_url.get_secret_value()):
             shared = SharedCounts.at(store)
             stack.push_async_callback(shared.aclose)
+        policy = policy_of(settings, holder=hosted.holder, shared=shared)
         relay = Relay(
             broker,
             verify,
@@ -111,12 +117,29 @@ async def hosted_relay(
             guest=create_page(otherwise=hosted.app),
             counts=hosted.counts,
             about={"version": version(), "build": build_digest()},
-            policy=policy_of(settings, holder=hosted.holder, shared=shared),
+            policy=policy,
             board=board,
             courier=courier,
         )
-        await stack.enter_async_context(serving(OwnName(relay, called) if own else relay, listener))
+        _warn_of(settings)
+        app = OwnName(relay, called) if own else relay
+        spared = partial(_spared, policy.proxies)
+        await stack.enter_async_context(serving(app, listener, spared=spared))
         yield relay
+
+
+def _warn_of(settings: RelaySettings) -> None:
+    """Say what is allowed and probably not meant: a named file that is not there, a token that can be guessed."""
+    for setting, path in (("TOKEN_PLACE_DENY", settings.denied), ("TOKEN_PLACE_INVITATIONS", settings.invitations)):
+        if path is not None and not path.exists():
+            _log.warning("relay.file_missing", setting=setting, advice="it is read as soon as it is there")
+    if settings.operator is not None and len(settings.operator) < SHORT_TOKEN:
+        _log.warning("relay.token_short", setting="TOKEN_PLACE_OPERATOR_TOKEN", advice="make one: openssl rand -hex 32")
+
+
+def _spared(proxies: TrustedProxies, client: Client) -> bool:
+    """Who may have all connections: this machine, and the proxies through which everybody comes."""
+    return on_this_machine(client) or proxies.are(client)
 
 
 def _joined(broker: Broker, settings: RelaySettings) -> tuple[Switchboard, Courier | None]:
@@ -166,6 +189,7 @@ async def _gateway(board: Switchboard, stack: AsyncExitStack, *, names: Sequence
         stand_in=stand_in or settings.stand_in,
         counts=counts,
         operator=settings.operator,
+        memory=board.broker,
     )
     app, noted = noticeboard(
         api,

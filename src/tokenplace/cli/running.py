@@ -13,6 +13,8 @@ from typing import TextIO, cast
 
 import structlog
 
+from tokenplace.errors import TokenPlaceError
+
 
 def run_loop(main: Coroutine[object, object, None]) -> None:
     """Run a program's main coroutine, on uvloop where there is one: it halves the price of a forwarded piece."""
@@ -39,11 +41,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 class Stop:
-    """Whether Ctrl-C or SIGTERM has come."""
+    """Whether Ctrl-C or SIGTERM has come.
 
-    def __init__(self) -> None:
+    SIGHUP is either the terminal that is closed, which stops a program as SIGTERM does, or an operator's word to one
+    without a terminal that it should look at its files again: what to do then is its `reread`.
+    """
+
+    def __init__(self, *, has_terminal: bool = True) -> None:
+        self.reread: Callable[[], None] | None = None
+        self._has_terminal = has_terminal
         self._event = asyncio.Event()
         self._warming: asyncio.Task[object] | None = None
+
+    @property
+    def has_come(self) -> bool:
+        """Whether it has."""
+        return self._event.is_set()
 
     async def wait(self) -> None:
         """Until it has come."""
@@ -60,6 +73,9 @@ class Stop:
 
     def come(self, number: int) -> None:
         """A signal is here. A second Ctrl-C does not wait for anything."""
+        if number == _HANGUP and self.reread is not None and not self._has_terminal:
+            self.reread()
+            return
         if self._event.is_set() and number == signal.SIGINT:
             sys.exit(130)
         self._event.set()
@@ -68,18 +84,34 @@ class Stop:
 
 
 @contextmanager
-def stop_signal() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM as something to wait for."""
-    stop = Stop()
+def stop_signal(*, has_terminal: bool | None = None) -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM as something to wait for; signals that would end a program at once end it in good order."""
+    stop = Stop(has_terminal=_on_a_terminal() if has_terminal is None else has_terminal)
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:  # nohup wants it ignored
+        numbers.append(_HANGUP)
     previous = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         previous[number] = signal.signal(number, lambda received, _: loop.call_soon_threadsafe(stop.come, received))
+    if _USER is not None:
+        previous[_USER] = signal.signal(_USER, lambda *_: None)  # not SIG_IGN, which our children would inherit
     try:
         yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has neither
+_USER: signal.Signals | None = getattr(signal, "SIGUSR1", None)
+
+
+def _on_a_terminal() -> bool:
+    try:
+        return sys.stdin.isatty()
+    except (AttributeError, ValueError):  # none, or closed
+        return False
 
 
 class _Stdout:
@@ -93,8 +125,13 @@ class _Stdout:
 
 
 def configure_logs(level: str, *, for_programs: bool = False) -> None:
-    """One JSON object per line on stdout, in the original's fields; on a terminal, unless `for_programs`, for eyes."""
-    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    """One JSON object per line on stdout, in the original's fields; on a terminal, unless `for_programs`, for eyes.
+
+    Raises TokenPlaceError for a level that is none.
+    """
+    number = logging.getLevelNamesMapping().get(level.strip().upper() or "INFO")
+    if number is None:
+        raise TokenPlaceError(f"TOKENPLACE_LOG_LEVEL: {level[:20]!r} is none of DEBUG, INFO, WARNING and ERROR.")
     logging.basicConfig(level=max(number, logging.WARNING), format="%(message)s", stream=sys.stderr)
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
