@@ -6,16 +6,18 @@ import asyncio
 import errno
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 
 import uvicorn
 
+from tokenplace.cli.crowd import Crowd, on_this_machine, share_of
 from tokenplace.cli.http_protocol import Bounds, HttpProtocol
 from tokenplace.cli.link_protocol import LinkProtocol
 from tokenplace.errors import TokenPlaceError
+from tokenplace.relay.address import Client
 from tokenplace.relay.asgi import App
 from tokenplace.wire.limits import CLIENT_SOCKET_SEND_BUFFER, MAX_MESSAGE
 
@@ -93,13 +95,24 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: App, listener: socket.socket, bounds: Bounds | None = None) -> AsyncIterator[None]:
-    """Serve `app` while the block runs; afterwards nothing listens any more. Raises TokenPlaceError where it cannot."""
+async def serving(
+    app: App,
+    listener: socket.socket,
+    bounds: Bounds | None = None,
+    *,
+    spared: Callable[[Client], bool] = on_this_machine,
+) -> AsyncIterator[None]:
+    """Serve `app` while the block runs; afterwards nothing listens any more.
+
+    One address may have a share of the connections; `spared` says which may have all of them. Raises TokenPlaceError
+    where it cannot serve.
+    """
     bounds = bounds or Bounds(connections=max_files() - _OTHER_FILES)
+    crowd = Crowd(share_of(bounds.connections), spared)
     config = uvicorn.Config(
         app,
-        http=partial(HttpProtocol, bounds=bounds),  # type: ignore[arg-type]  # it calls it, no more
-        ws=LinkProtocol,
+        http=partial(HttpProtocol, bounds=bounds, crowd=crowd),  # type: ignore[arg-type]  # it calls it, no more
+        ws=partial(LinkProtocol, crowd=crowd),  # type: ignore[arg-type]
         ws_per_message_deflate=False,
         ws_ping_interval=None,
         ws_max_size=MAX_MESSAGE,

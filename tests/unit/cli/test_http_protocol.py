@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from tokenplace.cli.http_protocol import MAX_HEADERS, Bounds
+from tokenplace.cli.crowd import on_this_machine
+from tokenplace.cli.http_protocol import MAX_HEAD, MAX_HEADERS, Bounds
 from tokenplace.cli.serving import bind, serving
+from tokenplace.relay.address import Client
 from tokenplace.relay.asgi import Receive, Scope, Send, respond
 
 PATIENCE = 20.0
@@ -27,6 +29,7 @@ class Seen:
     """What reached the application."""
 
     paths: list[str] = field(default_factory=list)
+    headers: list[dict[bytes, bytes]] = field(default_factory=list)
     bodies: list[int] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -40,12 +43,23 @@ def an_app(seen: Seen) -> App:
             await send({"type": "lifespan.shutdown.complete"})
             return
         seen.paths.append(scope["path"])
+        seen.headers.append(dict(scope["headers"]))
         if scope["path"] == "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"begun", "more_body": True})
             while (await receive())["type"] != "http.disconnect":
                 pass
             seen.left.set()
+        elif scope["path"] == "/two":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one ", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two"})
+        elif scope["path"] == "/big":
+            await respond(send, 200, bytes(16 << 20), b"text/plain")
+        elif scope["path"] == "/pour":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(1000):
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
         elif scope["path"] == "/early":
             await respond(send, 413, b"no", b"text/plain")
         else:
@@ -102,11 +116,11 @@ class Here:
 
 
 @asynccontextmanager
-async def served(**bounds: Any) -> AsyncIterator[Here]:
+async def served(*, spared: Callable[[Client], bool] = on_this_machine, **bounds: Any) -> AsyncIterator[Here]:
     seen = Seen()
     with bind("127.0.0.1", 0) as listener:
         here = Here(listener.getsockname()[1], seen)
-        async with serving(an_app(seen), listener, Bounds(**bounds)):
+        async with serving(an_app(seen), listener, Bounds(**bounds), spared=spared):
             try:
                 yield here
             finally:
@@ -163,6 +177,9 @@ async def test_a_body_that_trickles_is_given_up_and_the_door_told() -> None:
         (b"CONNECT example.org:443 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "bad_http"),
         (b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, "bad_http"),
         (b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n", 400, "bad_http"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_host"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n", 400, "bad_host"),
+        (b"GET / HTTP/1.0\r\nhost: x\r\nhost: x\r\n\r\n", 400, "bad_host"),
     ],
 )
 async def test_a_head_out_of_bounds_is_refused_in_json(head: bytes, status: int, code: str) -> None:
@@ -275,3 +292,142 @@ async def test_a_hundred_clients_that_say_nothing_keep_nobody_out() -> None:
         finally:
             for each in idle:
                 each.close()
+
+
+UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\n"
+KEY = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + UPGRADE, 400, "bad_handshake"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n" + UPGRADE, 400, "bad_handshake"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + UPGRADE, 405, "method_not_allowed"),
+        (b"GET /?" + b"y" * 12_000 + b" HTTP/1.1\r\nhost: x\r\n" + UPGRADE + KEY, 414, "uri_too_long"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + UPGRADE + b"z: " + b"y" * 20_000 + b"\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + UPGRADE, 400, "bad_handshake"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nsec-websocket-key: short\r\n" + UPGRADE, 400, "bad_handshake"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + UPGRADE + KEY.replace(b"13", b"8"), 426, "bad_handshake"),
+        (b"GET / HTTP/1.1\r\n" + UPGRADE + KEY, 400, "bad_host"),
+    ],
+)
+async def test_a_websocket_that_cannot_begin_is_refused_at_once(asked: bytes, status: int, code: str) -> None:
+    async with served() as here:
+        wire = await here.dial()
+        await wire.say(asked + b"\r\n")
+        answer = await wire.rest()
+        assert error_of(answer) == (status, code)
+        assert b"application/json" in answer
+        assert (b"allow: GET" in answer) == (status == 405)
+        assert here.seen.paths == []
+
+
+async def test_a_websocket_behind_a_request_that_is_not_answered_yet_is_none() -> None:
+    async with served() as here:
+        wire = await here.dial()
+        await wire.say(GET % (b"/stream", b""))
+        async with asyncio.timeout(PATIENCE):
+            await wire.reader.readuntil(b"begun\r\n")
+            await wire.say(GET % (b"/", UPGRADE + KEY))
+            assert b"101" not in await wire.rest()
+            await here.seen.left.wait()
+
+
+@pytest.mark.parametrize(
+    "asked", [GET % (b"/one", b"upgrade: h2c\r\nconnection: upgrade\r\n"), b"GET /one HTTP/1.0\r\n" + UPGRADE + b"\r\n"]
+)
+async def test_who_wishes_for_another_protocol_is_answered_in_this_one_and_that_was_all(asked: bytes) -> None:
+    """The parser reads nothing more after such a request: what came next would wait for ever."""
+    async with served() as here:
+        wire = await here.dial()
+        await wire.say(asked)
+        answer = await wire.rest()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize("begun", [b"0\r\nx: ", b"1;x=", b"1\r\na\r\n0\r\nx: "])
+@pytest.mark.parametrize("path", [b"/", b"/early"])
+async def test_a_trailer_that_does_not_end_is_given_up(path: bytes, begun: bytes) -> None:
+    async with served() as here:
+        wire = await here.dial()
+        await wire.say(b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n%s" % (path, begun))
+        if path == b"/early":
+            assert (await wire.answer())[0] == 413
+        with pytest.raises(ConnectionError):  # noqa: PT012 - it may take several writes to be told
+            for _ in range(400):
+                await wire.say(b"a" * MAX_HEAD)
+            raise RuntimeError("the server took 12 MiB of a trailer")
+
+
+async def test_a_trailer_never_passes_for_a_header() -> None:
+    async with served() as here:
+        wire = await here.dial()
+        chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        await wire.say(chunked + b"x-forwarded-for: 192.0.2.1\r\n\r\n")
+        assert (await wire.answer())[0] == 200
+        assert here.seen.bodies == [1]
+        assert b"x-forwarded-for" not in here.seen.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "unread", "unread_stream"),
+    [
+        (GET % (b"/big", b""), 0.3, 60.0),
+        (GET % (b"/big", b"") * 2, 0.3, 60.0),
+        (GET % (b"/big", b"connection: close\r\n"), 0.3, 60.0),
+        (GET % (b"/pour", b""), 60.0, 0.3),
+    ],
+)
+async def test_who_never_reads_its_answer_is_let_go(asked: bytes, unread: float, unread_stream: float) -> None:
+    async with served(unread=unread, unread_stream=unread_stream) as here:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            sock.connect(("127.0.0.1", here.port))
+            sock.sendall(asked)
+            sock.setblocking(False)
+            with pytest.raises(ConnectionError):  # noqa: PT012 - a cut connection is told to whoever still sends on it
+                async with asyncio.timeout(PATIENCE):
+                    while True:
+                        sock.send(b"\r\n")
+                        await asyncio.sleep(0.05)
+
+
+async def test_who_reads_slowly_is_not_let_go() -> None:
+    async with served(unread=1.0) as here:
+        wire = await here.dial()
+        await wire.say(GET % (b"/big", b""))
+        size = 0
+        async with asyncio.timeout(PATIENCE):
+            while size < 16 << 20:
+                size += len(await wire.reader.read(512 << 10))
+                await asyncio.sleep(0.05)  # this is the slowness: twice the time in which a mute reader is cut
+        await wire.say(GET % (b"/one", b""))
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
+    async with served() as here:
+        wire = await here.dial()
+        await wire.say(b"GET /two HTTP/1.0\r\n\r\n")
+        head, _, body = (await wire.rest()).partition(b"\r\n\r\n")
+        assert body == b"one two"
+        assert b"transfer-encoding" not in head
+        wire = await here.dial()
+        await wire.say(b"GET /one HTTP/1.0\r\n\r\n")
+        assert (await wire.answer())[2] == b"/one"
+
+
+async def test_one_address_has_its_share_of_the_connections_and_no_more() -> None:
+    async with served(spared=lambda _: False, connections=100) as here:
+        idle = [await here.dial() for _ in range(64)]
+        answer = await (await here.dial()).rest()
+        assert error_of(answer) == (429, "too_many_connections")
+        assert b"retry-after: " in answer
+        idle[0].writer.close()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                wire = await here.dial()
+                await wire.say(GET % (b"/one", b""))
+                if (await wire.answer())[0] == 200:
+                    break

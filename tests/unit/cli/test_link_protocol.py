@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
+from tokenplace.cli.crowd import Crowd
 from tokenplace.cli.http_protocol import HttpProtocol
-from tokenplace.cli.link_protocol import Gate, Inbox, frame_size
+from tokenplace.cli.link_protocol import Gate, Inbox, LinkProtocol, frame_size
 from tokenplace.cli.serving import bind, serving
 from tokenplace.relay.asgi import DIRECT, Receive, Scope, Send
 from tokenplace.wire.limits import MAX_MESSAGE
@@ -172,3 +176,113 @@ async def test_an_inbox_gives_what_was_put_in_its_order_and_waits_for_more() -> 
         await asyncio.sleep(0)
         inbox.put_nowait("c")
     assert waiting.result() == "c"
+
+
+class Mute(asyncio.Transport):
+    """A connection whose far end reads nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def a_protocol(taken: list[bytes]) -> tuple[LinkProtocol, Mute]:
+    """A link whose door has not answered yet."""
+    config = uvicorn.Config(nobody_s_app, ws_per_message_deflate=False, ws_ping_interval=None, ws_max_size=MAX_MESSAGE)
+    config.load()
+    protocol = LinkProtocol(config=config, server_state=ServerState(), app_state={}, crowd=Crowd(1))
+    transport = Mute()
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+async def nobody_s_app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        scope["state"][DIRECT](scope["state"]["taken"])
+        await receive()
+
+
+async def an_open_link(taken: list[bytes]) -> tuple[LinkProtocol, Mute]:
+    protocol, transport = a_protocol(taken)
+    protocol.app_state["taken"] = taken.append
+    protocol.data_received(HANDSHAKE)
+    while not transport.written.endswith(b"\r\n\r\n") or protocol._taker is None:
+        await asyncio.sleep(0)
+    transport.written.clear()
+    return protocol, transport
+
+
+async def test_pings_of_a_peer_that_does_not_read_grow_nothing_and_the_last_is_answered() -> None:
+    protocol, transport = await an_open_link([])
+    protocol.pause_writing()
+    for number in range(5000):
+        protocol.data_received(frame(b"%d" % number, Opcode.PING))
+    assert transport.written == b""
+    protocol.resume_writing()
+    assert transport.written == frame(b"4999", Opcode.PONG, mask=False)
+    protocol.data_received(frame(b"now", Opcode.PING))
+    assert transport.written.endswith(frame(b"now", Opcode.PONG, mask=False))
+    protocol.connection_lost(None)
+
+
+async def test_a_message_in_a_hundred_thousand_fragments_takes_no_more_than_its_bytes() -> None:
+    taken: list[bytes] = []
+    protocol, _ = await an_open_link(taken)
+    protocol.data_received(frame(b"a", fin=False))
+    for _ in range(100_000):
+        protocol.data_received(frame(b"", Opcode.CONT, fin=False))
+    protocol.data_received(frame(b"b", Opcode.CONT, fin=False) + frame(b"c", Opcode.CONT))
+    assert taken == [b"abc"]
+    protocol.data_received(frame(b"d", fin=False) + frame(b"e", Opcode.CONT, fin=False))
+    assert len(protocol.frames) <= 2
+    protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"GET / HTTP/1.1\r\ncontent-length: 5\r\n\r\n", b"nonsense\r\n\r\n", HANDSHAKE.replace(b"GET", b"PUT"), b""],
+)
+async def test_the_server_can_stop_whatever_became_of_a_handshake(said: bytes) -> None:
+    protocol, transport = a_protocol([])
+    if said:
+        protocol.data_received(said)
+        assert transport.written.startswith(b"HTTP/1.1 4")
+        assert b"\r\n\r\n{" in transport.written
+    protocol.shutdown()
+    assert transport.closed
+    protocol.connection_lost(None)
+
+
+async def test_a_door_that_lets_nobody_in_says_so_in_json() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return
+        await receive()
+        await send({"type": "websocket.close"})
+
+    listener = bind("127.0.0.1", 0)
+    async with serving(app, listener):
+        reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        writer.write(HANDSHAKE)
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 403")
+    assert json.loads(body)["error"]["code"] == "refused"
