@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from tokenplace.client import faults
 from tokenplace.client.client import Client
-from tokenplace.errors import ApiError, TokenPlaceError, whole_seconds
+from tokenplace.errors import ApiError, TokenPlaceError, TooLarge, whole_seconds
 from tokenplace.gateway.classic import PRIVACY, ClassicDesk
 from tokenplace.gateway.counts import CONTENT_TYPE as COUNTS
 from tokenplace.gateway.counts import Counts
@@ -32,9 +32,10 @@ from tokenplace.openai.classic import CHAT, ENCRYPTED, FIELDS, PATHS, is_encrypt
 from tokenplace.openai.models import listing
 from tokenplace.openai.screening import PhraseScreen, has_token_ids, texts_of, unreadable
 from tokenplace.relay.address import client_address
-from tokenplace.relay.asgi import count_stream
+from tokenplace.relay.asgi import ClientGone, count_stream
+from tokenplace.relay.body import Memory, OwnMemory, read_body
 from tokenplace.sealing.operator import Operator
-from tokenplace.wire.limits import MAX_REQUEST
+from tokenplace.wire.limits import MAX_QUEUED_BYTES, MAX_REQUEST
 
 MAX_BODY = MAX_REQUEST - 128 * 1024
 """A plain request's bytes; the rest of a sealed request is its padding."""
@@ -60,6 +61,7 @@ class Gateway:
         screen: PhraseScreen,
         counts: Counts,
         classic: ClassicDesk,
+        memory: Memory,
     ) -> None:
         self._client = client
         self._classic = classic
@@ -69,6 +71,7 @@ class Gateway:
         self._shelf = shelf
         self._screen = screen
         self._counts = counts
+        self._memory = memory
         self._privacy = "gateway" if hosted else "end-to-end"
 
     def router(self, flavour: Flavour) -> APIRouter:
@@ -135,7 +138,36 @@ class Gateway:
         self._keys.check(request.headers.get("authorization", ""))
 
     async def _ask(self, request: Request, flavour: Flavour, operation: Operation) -> Response:
-        content = jsontext.read_object(await _read(request))
+        async with self._body_of(request) as body:
+            return await self._answer(request, flavour, operation, jsontext.read_object(body))
+
+    @asynccontextmanager
+    async def _body_of(self, request: Request) -> AsyncIterator[bytes]:
+        """The request's body; its memory is taken until a question was made of it. Raises ApiError and Refused."""
+        _check_type(request)
+        client, memory = client_address(request.scope).key, self._memory
+        try:
+            body = await read_body(
+                request.scope,
+                request.receive,
+                "A request",
+                MAX_BODY,
+                lambda size: memory.reserve(size, client),
+                lambda size: memory.release(size, client),
+            )
+        except TooLarge:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise ApiError(f"A request may have {MAX_BODY} bytes.", status=status, code="request_too_large") from None
+        except ClientGone:  # nobody reads this any more, but it must not look like a fault of ours
+            raise ApiError("The request ended before its body did.", code="client_left") from None
+        try:
+            yield body
+        finally:
+            memory.release(len(body), client)
+
+    async def _answer(
+        self, request: Request, flavour: Flavour, operation: Operation, content: dict[str, Any]
+    ) -> Response:
         encrypted = is_encrypted(content)
         if encrypted and operation.node_path not in PATHS:
             raise refusals.unsupported(ENCRYPTED, "Chat and completions can be encrypted in the original's way.")
@@ -241,13 +273,15 @@ def create_gateway(
     phrases: Iterable[str] = (),
     counts: Counts | None = None,
     operator: str | None = None,
+    memory: Memory | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application; it holds `client` and closes nothing.
 
     `api_keys` are digests of the keys that may ask (none: everybody may). `stand_in` lets a served model answer to
     catalogue models that nobody serves. `phrases` are refused before anything is sealed. `counts` hears of every
-    answer and is shown at /metrics. `operator` is the token of who may have classic keys replaced. Raises
-    TokenPlaceError for a digest that is none.
+    answer and is shown at /metrics. `operator` is the token of who may have classic keys replaced. `memory` is what
+    bodies take theirs from while they are received, where that is not the gateway's own. Raises TokenPlaceError for a
+    digest that is none.
     """
     catalogue = catalogue or Catalogue.load()
     counts = counts or Counts()
@@ -261,6 +295,7 @@ def create_gateway(
         screen=PhraseScreen(phrases),
         counts=counts,
         classic=ClassicDesk(client, operator=Operator(operator) if operator else None),
+        memory=memory or OwnMemory(MAX_QUEUED_BYTES),
     )
     app = FastAPI(title="token.place", openapi_url=None, docs_url=None, redoc_url=None)
     for flavour in FLAVOURS:
@@ -311,7 +346,7 @@ def _foreign(request: Request, status: int) -> ApiError:
     return ApiError(text, status=status, code=code)
 
 
-async def _read(request: Request) -> bytes:
+def _check_type(request: Request) -> None:
     # A page of another origin may send what says nothing of its type unasked, but never without saying whose it is.
     unsaid = "" if "origin" in request.headers else "application/json"
     kind = request.headers.get("content-type", unsaid).partition(";")[0].strip().lower()
@@ -322,21 +357,6 @@ async def _read(request: Request) -> bytes:
             status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             code="unsupported_media_type",
         )
-    claimed = request.headers.get("content-length", "")
-    body = bytearray()
-    if not (claimed.isdigit() and int(claimed) > MAX_BODY):
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    break
-            else:
-                return bytes(body)
-        except ClientDisconnect:  # nobody reads this any more, but it must not look like a fault of ours
-            raise ApiError("The request ended before its body did.", code="client_left") from None
-    raise ApiError(
-        f"A request may have {MAX_BODY} bytes.", status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code="request_too_large"
-    )
 
 
 def _request_id(request: Request) -> str:

@@ -10,13 +10,17 @@ from http import HTTPStatus
 import httpx2 as httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tokenplace.client.faults import as_api_error
 from tokenplace.community.routes import is_notice
-from tokenplace.errors import ApiError
+from tokenplace.errors import ApiError, TokenPlaceError
 from tokenplace.gateway.forward import gone
 from tokenplace.openai import jsontext
+from tokenplace.relay.address import client_address
+from tokenplace.relay.asgi import ClientGone
+from tokenplace.relay.body import OwnMemory, read_body
 from tokenplace.wire import routes
 from tokenplace.wire.address import relay_address
-from tokenplace.wire.limits import MAX_REQUEST
+from tokenplace.wire.limits import MAX_QUEUED_BYTES, MAX_REQUEST
 
 _TOLD = ("content-type", "cache-control", "retry-after", "x-accel-buffering", "x-request-id")
 """What of a relay's answer the page hears."""
@@ -33,6 +37,7 @@ class Passage:
     def __init__(self, relays: Sequence[str], otherwise: ASGIApp) -> None:
         self._relays = [relay_address(relay).geturl() for relay in relays]
         self._otherwise = otherwise
+        self._memory = OwnMemory(MAX_QUEUED_BYTES)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(30.0, connect=5.0, read=_SILENCE, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
@@ -45,19 +50,25 @@ class Passage:
         if scope["type"] != "http" or not (ours and _PLAIN.fullmatch(path)):
             await self._otherwise(scope, receive, send)
             return
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > MAX_REQUEST:
-                await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The request is too large.")
-                return
-            more = message.get("more_body", False)
+        client, memory = client_address(scope).key, self._memory
+        try:
+            body = await read_body(
+                scope,
+                receive,
+                "A request",
+                MAX_REQUEST,
+                lambda size: memory.reserve(size, client),
+                lambda size: memory.release(size, client),
+            )
+        except ClientGone:
+            return
+        except TokenPlaceError as error:
+            told = as_api_error(error)
+            await _refuse(send, HTTPStatus(told.status), told.code, told.message)
+            return
+        memory.release(len(body), client)  # it is whole: from here on it is the relay that bounds what waits
         async with asyncio.TaskGroup() as group:
-            passing = group.create_task(self._pass(scope, bytes(body), send))
+            passing = group.create_task(self._pass(scope, body, send))
             watching = group.create_task(gone(receive, passing))
             passing.add_done_callback(lambda _: watching.cancel())
 

@@ -40,6 +40,17 @@ STREAMS = "token.place.streams"
 """Where a relay leaves, in the scope's state, what counts a request that turns out to ask for a stream."""
 
 
+class WrongMethod(Refused):
+    """This route does not take that method; `allowed` lists those it does, as in the Allow header."""
+
+    code = "method_not_allowed"
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This route takes {allowed}.")
+        self.allowed = allowed
+
+
 class ClientGone(Exception):
     """The client's connection ended while we were reading from it."""
 
@@ -110,6 +121,8 @@ async def respond_json(send: Send, status: int, content: object, extra: Headers 
 async def respond_error(send: Send, error: TokenPlaceError) -> None:
     """A refusal in OpenAI's error shape, with Retry-After where waiting helps."""
     extra: Headers = []
+    if isinstance(error, WrongMethod):
+        extra.append((b"allow", error.allowed.encode()))
     match error:
         case Refused(status=status, retry_after=retry_after):
             if retry_after is not None:

@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
-from tokenplace.errors import Refused, TooLarge, WireError
+from tokenplace.errors import QueueFull, Refused, TooLarge, WireError
 from tokenplace.relay.asgi import ClientGone, Receive, Scope, header
+from tokenplace.relay.fairness import Shares
 
 PATIENCE = 120.0
 """Seconds a body may take: 8 MiB at half a megabit, and no more for one that trickles."""
+
+
+class Memory(Protocol):
+    """What bodies take their memory from. A relay's broker is one."""
+
+    def reserve(self, size: int, client: str = "") -> None:
+        """Take memory. Raises Refused when there is none to spare for this client."""
+
+    def release(self, size: int, client: str = "") -> None:
+        """Give memory back."""
+
+
+class OwnMemory:
+    """So many bytes, shared fairly between clients."""
+
+    def __init__(self, limit: int) -> None:
+        self._shares = Shares(limit)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are taken."""
+        return self._shares.held
+
+    def reserve(self, size: int, client: str = "") -> None:
+        """Take memory. Raises QueueFull."""
+        if not self._shares.take(client, size):
+            raise QueueFull("As many requests are being received here as memory allows.", retry_after=2)
+
+    def release(self, size: int, client: str = "") -> None:
+        """Give memory back."""
+        self._shares.give(client, size)
 
 
 async def read_body(

@@ -8,12 +8,17 @@
 Each link is a conversation with the very door that WebSockets come to, so what holds there holds here. The token is
 random and known to the two ends; whoever has it still has to prove the node's identity to the challenge. Requests of
 one link come one after the other in each direction: a request that fails breaks the link, and the node opens another.
+
+A link that was refused is kept for a while, so that the node hears why. So whoever dials too often, or holds as many
+links as one address may, is told so before anything is kept. Messages that are being received have a memory of their
+own: what clients bring cannot crowd out the answers to them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from http import HTTPStatus
@@ -21,10 +26,25 @@ from typing import Any
 
 import structlog
 
-from tokenplace.errors import QueueFull, Refused, TokenPlaceError, TooLarge
-from tokenplace.relay.asgi import App, ClientGone, Message, Receive, Scope, Send, respond, respond_error, respond_json
+from tokenplace.errors import QueueFull, Refused, TokenPlaceError
+from tokenplace.relay.address import Client, client_address
+from tokenplace.relay.admission import LINKS_PER_ADDRESS
+from tokenplace.relay.asgi import (
+    App,
+    ClientGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    WrongMethod,
+    respond,
+    respond_error,
+    respond_json,
+)
+from tokenplace.relay.body import OwnMemory, read_body
+from tokenplace.relay.limits import Budget, Limiter
 from tokenplace.wire import routes
-from tokenplace.wire.limits import MAX_MESSAGE
+from tokenplace.wire.limits import MAX_MESSAGE, MiB
 
 CONTENT_TYPE = b"application/vnd.tp.link"
 WAIT = 20.0
@@ -37,7 +57,8 @@ _WAITING_MESSAGES = 4
 """Messages that wait in each direction; who brings more waits."""
 
 _MOST = 10_000
-
+_MEMORY = 16 * MiB
+"""Bytes of messages that are being received, of all links together."""
 
 _log = structlog.get_logger("tokenplace.relay")
 
@@ -52,8 +73,9 @@ class LinkOver(Refused):
 class _Conversation:
     """One link: what each side has said and the other has not heard yet."""
 
-    def __init__(self, token: str, now: float) -> None:
+    def __init__(self, token: str, client: Client, now: float) -> None:
         self.token = token
+        self.client = client
         self.heard = now
         self.to_door: asyncio.Queue[Message] = asyncio.Queue(_WAITING_MESSAGES)
         self.to_node: asyncio.Queue[bytes] = asyncio.Queue(_WAITING_MESSAGES)
@@ -88,13 +110,29 @@ class _Conversation:
 
 
 class PolledLinks:
-    """The routes of polled links, in front of `door`, which serves them as WebSockets."""
+    """The routes of polled links, in front of `door`, which serves them as WebSockets.
 
-    def __init__(self, door: App, clock: Callable[[], float], *, wait: float = WAIT) -> None:
+    How often one address dials is counted here, by `limiter`, and not by the door again; `places` is how many links an
+    address may have, with those whose refusal it has not heard yet.
+    """
+
+    def __init__(
+        self,
+        door: App,
+        clock: Callable[[], float],
+        limiter: Limiter | None = None,
+        *,
+        places: int = LINKS_PER_ADDRESS,
+        wait: float = WAIT,
+    ) -> None:
         self._door = door
         self._clock = clock
+        self._limiter = limiter or Limiter({})
+        self._most = places
         self._wait = wait
         self._talks: dict[str, _Conversation] = {}
+        self._places: Counter[str] = Counter()
+        self._memory = OwnMemory(_MEMORY)
         self._group: asyncio.TaskGroup | None = None
 
     def __len__(self) -> int:
@@ -123,10 +161,9 @@ class PolledLinks:
         token = scope["path"][len(routes.LINK) + 1 :]
         method = scope["method"]
         if not token:
-            if method != "POST":
-                raise Refused("A link is opened by POST, or by a WebSocket.", code="method_not_allowed", status=405)
-            await _body(receive)
-            await respond_json(send, HTTPStatus.OK, {"link": self._open(scope)})
+            if method != "POST":  # or by a WebSocket, which did not get here
+                raise WrongMethod("POST")
+            await respond_json(send, HTTPStatus.OK, {"link": await self._open(scope)})
             return
         talk = self._talks.get(token)
         if talk is None:
@@ -136,21 +173,43 @@ class PolledLinks:
             case "GET":
                 await self._poll(talk, receive, send)
             case "POST":
-                data = await _body(receive)
-                await _until_over(talk, talk.to_door.put({"type": "websocket.receive", "bytes": data}))
+                await self._hear(talk, scope, receive)
                 await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
             case "DELETE":
                 talk.hang_up()
                 await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
             case _:
-                raise Refused("A link takes GET, POST and DELETE.", code="method_not_allowed", status=405)
+                raise WrongMethod("GET, POST, DELETE")
         talk.heard = self._clock()
 
-    def _open(self, scope: Scope) -> str:
+    async def _hear(self, talk: _Conversation, scope: Scope, receive: Receive) -> None:
+        """One message of the node's. Raises LinkOver, and what `read_body` raises."""
+        client, memory = client_address(scope).key, self._memory
+        data = await read_body(
+            scope,
+            receive,
+            "A link's message",
+            MAX_MESSAGE,
+            lambda size: memory.reserve(size, client),
+            lambda size: memory.release(size, client),
+        )
+        try:
+            await _until_over(talk, talk.to_door.put({"type": "websocket.receive", "bytes": data}))
+        finally:
+            memory.release(len(data), client)
+
+    async def _open(self, scope: Scope) -> str:
+        """A new link's token. Raises RateLimited and QueueFull."""
+        client = client_address(scope)
+        await self._limiter.hit(Budget.LINKS, client)
         if self._group is None or len(self._talks) >= _MOST:
             raise QueueFull("This relay has as many polled links as it can bear.", retry_after=30)
-        talk = _Conversation(secrets.token_hex(16), self._clock())
+        here = client.ip is not None and client.ip.is_loopback
+        if self._places[client.key] >= self._most and not here:
+            raise QueueFull(f"One address may hold {self._most} polled links, and this one does.", retry_after=30)
+        talk = _Conversation(secrets.token_hex(16), client, self._clock())
         self._talks[talk.token] = talk
+        self._places[client.key] += 1
         state = {key: value for key, value in scope.get("state", {}).items() if key.startswith("token.place.client")}
         headers = [(key, value) for key, value in scope["headers"] if key == b"host"]
         theirs = {**scope, "type": "websocket", "path": routes.LINK, "headers": headers, "state": state}
@@ -165,9 +224,16 @@ class PolledLinks:
         finally:
             talk.over.set()
             if talk.closed is None:
-                self._talks.pop(talk.token, None)
+                self._forget(talk)
             else:  # its reason is to be heard yet
-                asyncio.get_running_loop().call_later(self._wait, self._talks.pop, talk.token, None)
+                asyncio.get_running_loop().call_later(self._wait, self._forget, talk)
+
+    def _forget(self, talk: _Conversation) -> None:
+        if self._talks.pop(talk.token, None) is None:
+            return
+        self._places[talk.client.key] -= 1
+        if not self._places[talk.client.key]:
+            del self._places[talk.client.key]
 
     async def _poll(self, talk: _Conversation, receive: Receive, send: Send) -> None:
         """Wait for the relay's next message. A second poll takes the place of the first."""
@@ -185,7 +251,7 @@ class PolledLinks:
                 talk.hang_up()  # what was on its way to the node may be lost: the node begins anew
             elif talk.over.is_set():
                 code, reason = talk.closed or (0, "")
-                self._talks.pop(talk.token, None)
+                self._forget(talk)
                 shape = {"error": {"message": reason or "This link is over.", "code": "link_over", "close": code}}
                 await respond_json(send, HTTPStatus.GONE, shape)
             else:
@@ -213,18 +279,3 @@ async def _until_over(talk: _Conversation, putting: Coroutine[Any, Any, None]) -
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _body(receive: Receive) -> bytes:
-    """One message. Raises TooLarge and ClientGone."""
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > MAX_MESSAGE:
-            raise TooLarge(f"A link message has at most {MAX_MESSAGE} bytes.")
-    return bytes(body)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
 
 from tokenplace.client.client import Client
-from tokenplace.errors import ApiError, NoNode, TokenPlaceError
+from tokenplace.errors import ApiError, NoNode, QueueFull, TokenPlaceError
 from tokenplace.gateway.app import create_gateway
 from unit.gateway.doubles import ToldClient
+from unit.relay.web import Exchange, http_scope
 
 MODELS = ["/v1/models", "/api/v1/models", "/v2/models", "/api/v2/models"]
 ASKING = ["chat/completions", "completions", "responses", "embeddings"]
@@ -315,3 +318,58 @@ def test_a_page_of_another_origin_cannot_ask_by_leaving_the_type_out(headers: di
     assert "content-type" not in request.headers
     assert http.send(request).status_code == status
     assert len(client.asked) == (1 if status == 200 else 0)
+
+
+# ── Memory for bodies ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Held:
+    """Counts what bodies take, and has so much."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+        self.taken = 0
+
+    def reserve(self, size: int, client: str = "") -> None:
+        if size > self.left:
+            raise QueueFull("no room", retry_after=2)
+        self.left -= size
+        self.taken += size
+
+    def release(self, size: int, client: str = "") -> None:
+        self.left += size
+
+
+def test_a_body_takes_memory_while_it_is_received_and_gives_it_back() -> None:
+    held = Held(1000)
+    http = gateway(memory=held)
+    assert post(http, "/v1/chat/completions", user="a" * 500).status_code == 200
+    refused = post(http, "/v1/chat/completions", user="a" * 5000)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert refused.headers["retry-after"] == "2"
+    assert http.post("/v1/chat/completions", json=[]).status_code == 400
+    assert (held.left, held.taken > 500) == (1000, True)
+
+
+async def test_bodies_that_do_not_end_cannot_take_all_the_memory() -> None:
+    app = create_gateway(cast("Client", ToldClient()), hosted=True, service="here")
+    headers = [("content-type", "application/json")]
+    async with AsyncExitStack() as stack:
+        trickling = []
+        for _ in range(12):
+            exchange = Exchange()
+            exchange.upload(b'{"a":"' + b"a" * (7 << 20), more=True)
+            scope = http_scope("POST", "/v1/chat/completions", headers)
+            task = asyncio.ensure_future(app({**scope, "client": ("192.0.2.1", 1)}, exchange.receive, exchange.send))
+            stack.push_async_callback(asyncio.wait, [task])
+            stack.callback(exchange.leave)
+            trickling.append(exchange)
+        async with asyncio.timeout(20):
+            while sum(bool(each.reply.ended) for each in trickling) < 8:
+                await asyncio.sleep(0.01)
+        assert {each.reply.status for each in trickling if each.reply.ended} == {429}
+        reply = Exchange()
+        reply.upload(b'{"model":"tiny","messages":[]}')
+        scope = http_scope("POST", "/v1/chat/completions", headers)
+        await app({**scope, "client": ("192.0.2.2", 1)}, reply.receive, reply.send)
+        assert reply.reply.status == 200

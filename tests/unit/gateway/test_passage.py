@@ -42,3 +42,9 @@ def test_the_relay_s_routes_go_to_the_relay(path: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_path_that_could_mean_another_one_there_stays_here(path: str, method: str) -> None:
     assert ask(path, method) == (404, "ours")
+
+
+def test_a_request_that_claims_too_much_is_refused_before_it_is_read() -> None:
+    passage = Passage([NOBODY], otherwise=PlainTextResponse("ours", 404))
+    answer = TestClient(passage).post("/relay/v2/jobs", content=b"a", headers={"content-length": "99999999"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")

@@ -103,6 +103,26 @@ def test_every_fault_of_the_caller_has_a_name_and_a_status(
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("POST", routes.NODES, "GET, HEAD, OPTIONS"),
+        ("GET", routes.JOBS, "POST, OPTIONS"),
+        ("PUT", f"{routes.JOBS}/{JOB}", "GET, DELETE, OPTIONS"),
+        ("GET", f"{routes.LINK}/", "POST"),
+        ("POST", routes.METRICS, "GET, HEAD"),
+        ("DELETE", routes.LIVEZ, "GET, HEAD"),
+        ("POST", routes.DIAGNOSTICS, "GET, HEAD"),
+    ],
+)
+def test_who_asks_by_a_wrong_method_hears_which_are_right(method: str, target: str, allowed: str) -> None:
+    async def main() -> None:
+        reply = await ask(a_relay(here()), method, target)
+        assert (reply.status, reply.headers["allow"]) == (405, allowed)
+
+    run(main)
+
+
 def test_a_refused_header_names_its_field_and_gives_the_memory_back() -> None:
     async def main() -> None:
         desk = here()
