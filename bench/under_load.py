@@ -45,8 +45,8 @@ async def load(stage: Stage) -> None:
     shared = light_beside_a_flood(stage)
     print(
         f"  a light client's wait for a slot, 95 %: {shared.quiet * 1000:.2f} ms quiet, {shared.flooded * 1000:.2f} ms"
-        f" beside a flood of 100 times as much ({shared.refused:.0%} of it refused), of answers of"
-        f" {shared.answer * 1000:.0f} ms   aim: at most 1.5 times"
+        f" beside a flood of 100 times as much ({shared.refused:.0%} of it refused), ratio"
+        f" {shared.flooded / shared.quiet:.2f}   aim: at most 1.5   (an answer takes {shared.answer * 1000:.0f} ms)"
         f"\n    of its {shared.asked} requests {shared.held_up[0]:.1%} stood in the queue when quiet,"
         f" {shared.held_up[1]:.1%} beside the flood   (load {_load()})",
         flush=True,
