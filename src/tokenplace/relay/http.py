@@ -17,6 +17,7 @@ from tokenplace.relay.asgi import (
     Receive,
     Scope,
     Send,
+    WrongMethod,
     header,
     marked,
     query,
@@ -89,7 +90,7 @@ class JobsDoor:
                 await self._board.cancel(job, node)
                 await respond_json(send, HTTPStatus.OK, {"cancelled": True})
         else:
-            raise Refused("This route does not take that method.", code="method_not_allowed", status=405)
+            raise WrongMethod(_allowed(path))
 
     async def _nodes(self, scope: Scope, send: Send) -> None:
         fields = query(scope)
@@ -136,6 +137,16 @@ class JobsDoor:
         delivery = await self._board.submit(job, sealed, node, linger, client, _abort(scope))
         del sealed
         await _stream(delivery, scope, receive, send)
+
+
+def _allowed(path: str) -> str:
+    match path:
+        case routes.NODES:
+            return "GET, HEAD, OPTIONS"
+        case routes.JOBS:
+            return "POST, OPTIONS"
+        case _:
+            return "GET, DELETE, OPTIONS"
 
 
 async def _stream(delivery: Delivery, scope: Scope, receive: Receive, send: Send) -> None:
