@@ -22,6 +22,7 @@ from tokenplace.relay.asgi import (
     Receive,
     Scope,
     Send,
+    WrongMethod,
     header,
     marked,
     respond,
@@ -189,7 +190,7 @@ class Relay:
         path: str = scope["path"]
         own = self._own.get(path)
         if scope["method"] in ("POST", "PUT", "PATCH", "DELETE") and (own is not None or path == routes.DIAGNOSTICS):
-            await _respond_read_only(marked(scope, send))
+            await respond_error(marked(scope, send), WrongMethod("GET, HEAD"))
         elif path in (routes.NODES, routes.JOBS) or path.startswith(routes.JOBS + "/"):
             await self._jobs(scope, receive, send)
         elif path == routes.LINK or path.startswith(routes.LINK + "/"):
@@ -334,11 +335,6 @@ def _with(headers: Headers, send: Send) -> Send:
 
 async def _respond_limited(scope: Scope, send: Send, error: RateLimited) -> None:
     await respond_error(marked(scope, _with(error.standing.headers(), send)), error)
-
-
-async def _respond_read_only(send: Send) -> None:
-    error = Refused("This can only be read.", code="method_not_allowed", status=HTTPStatus.METHOD_NOT_ALLOWED)
-    await respond_error(_with([(b"allow", b"GET, HEAD")], send), error)
 
 
 async def nothing_here(scope: Scope, _: Receive, send: Send) -> None:
