@@ -139,7 +139,9 @@ class Handshake(ServerProtocol):
         message = text.partition("\n")[0] or "No WebSocket is spoken at this path."
         response = super().reject(status, "")
         response.body = error_body(status, _CODES.get(status, "bad_handshake"), message)
-        response.headers.update({"Content-Type": "application/json", "Content-Length": str(len(response.body))})
+        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(response.body)))):
+            del response.headers[name]  # setting it would add another
+            response.headers[name] = value
         return response
 
 

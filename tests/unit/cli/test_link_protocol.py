@@ -285,4 +285,9 @@ async def test_a_door_that_lets_nobody_in_says_so_in_json() -> None:
             head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
         writer.close()
     assert head.startswith(b"HTTP/1.1 403")
+    lines = head.lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"content-")] == [
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+    ]
     assert json.loads(body)["error"]["code"] == "refused"
