@@ -123,6 +123,8 @@ class Links:
             except (InvalidHandshake, InvalidURI) as error:
                 detail = f"no relay answers there ({error})"
                 polled = not by_polling
+            except UnicodeError:  # a relay may send us on to such a name
+                detail = "its name is none that can be looked up"
             except (OSError, TimeoutError) as error:
                 detail = f"cannot be reached ({type(error).__name__})"
                 polled = isinstance(error, TimeoutError) and not by_polling

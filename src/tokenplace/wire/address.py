@@ -24,6 +24,7 @@ def relay_address(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+        (parts.hostname or "").encode("idna")  # what cannot be looked up: an empty label, one of over 63 characters
     except ValueError:
         good = False
     if "@" in text.partition("//")[2].partition("/")[0]:

@@ -15,6 +15,8 @@ from tokenplace.wire.address import relay_address
         ("relay.example", "https://relay.example"),
         ("localhost:5000", "http://localhost:5000"),
         (" http://[::1]:5000/a/ ", "http://[::1]:5000/a"),
+        ("http://my_relay.example.", "http://my_relay.example."),
+        ("https://bücher.example", "https://bücher.example"),
     ],
 )
 def test_an_address_is_made_whole(text: str, url: str) -> None:
@@ -28,7 +30,10 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(text: str) -
     assert "s3cret" not in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["", "ftp://x", "http://", "http://x:99999", "http://x:0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "ftp://x", "http://", "http://x:99999", "http://x:0", "http://relay..example", f"http://{'x' * 64}.example"],
+)
 def test_what_is_no_address_is_told(text: str) -> None:
     with pytest.raises(WireError):
         relay_address(text)
