@@ -18,11 +18,10 @@ from typing import Any
 
 from tokenplace.errors import EngineError
 from tokenplace.openai import jsontext
+from tokenplace.openai.schemas import DATA
 from tokenplace.openai.tools import Function
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
-_VALUES = frozenset({"const", "enum", "default", "examples"})
-"""Keywords whose values are data, not schemas: a "$ref" in them is only a word."""
 
 MAX_HEAD = 1024
 """Characters before the arguments begin: `{"name":"…","arguments":` with any white space."""
@@ -88,7 +87,7 @@ def _moved(schema: Any, to: str) -> Any:
         key: to + value[1:]
         if key == "$ref" and isinstance(value, str) and value.startswith("#")
         else value
-        if key in _VALUES
+        if key in DATA
         else _moved(value, to)
         for key, value in schema.items()
     }

@@ -15,6 +15,9 @@ from pydantic import AfterValidator
 from tokenplace.openai import refusals
 from tokenplace.openai.refusals import Refusal
 
+DATA = frozenset({"const", "enum", "default", "examples"})
+"""Keywords whose values are data, not schemas: a "$ref" in them is only a word."""
+
 MAX_WAYS = 1000
 """Values of `enum`, branches, and properties, altogether."""
 

@@ -99,6 +99,38 @@ async def test_after_the_result_the_answer_is_words(api: NodeApi) -> None:
     assert "tool_calls" not in answer["choices"][0]["message"]
 
 
+STRANGE = [f'a "{sign}" \\ {number}' for sign in ("(", "[x]", "é", "☃", ".*", "^$", "-", "\n") for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [f"item number {number}" for number in range(999)],
+        [f"{day} {hour}:00" for day in ("Monday", "Tuesday", "Sunday") for hour in range(24)],
+        STRANGE,
+        list(range(999)),
+    ],
+    ids=["shared beginnings", "times", "signs", "numbers"],
+)
+async def test_an_answer_out_of_a_long_enum_is_one_of_its_values(api: NodeApi, values: list[Any]) -> None:
+    """The engine is given other words for it (`openai.enums`); what it writes must not show."""
+    schema = {
+        "type": "object",
+        "properties": {"all": {"type": "array", "items": {"enum": values}, "minItems": 4, "maxItems": 4}},
+        "required": ["all"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "chosen", "schema": schema, "strict": True}}
+    for seed in range(2):
+        status, answer = await ask(
+            api, messages=[QUESTION], response_format=form, temperature=2.0, seed=seed, max_tokens=200
+        )
+        assert status == 200, answer
+        chosen = json.loads(answer["choices"][0]["message"]["content"])["all"]
+        assert len(chosen) == 4
+        assert all(any(each == value and type(each) is type(value) for value in values) for each in chosen)
+
+
 async def test_an_answer_follows_its_schema(api: NodeApi) -> None:
     schema = {
         "type": "object",

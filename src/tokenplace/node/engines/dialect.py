@@ -3,6 +3,8 @@
 It looks whether a client is still there only when it writes, and while it computes a prompt it writes nothing: an
 answer that nobody waits for any more is computed for until its first token. Asked for its progress it writes after
 each batch of the prompt, and finds out. So progress is always asked for, and taken out of the answer again.
+
+The grammar it makes of a JSON schema is slow with long enums (`openai.enums`), so it is given them in other words.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 from tokenplace.node.engines.base import EngineAnswer, JsonObject
+from tokenplace.openai.enums import lighter
 
 OWNER = "llamacpp"
 """`owned_by` in llama.cpp's list of models."""
@@ -27,9 +30,11 @@ def decodes(path: str) -> bool:
     return path in _DECODING
 
 
-def asking_for_progress(body: JsonObject) -> JsonObject:
-    """The request, with progress asked for."""
-    return {**body, "return_progress": True}
+def prepared(body: JsonObject) -> JsonObject:
+    """A request that makes the model write, as this runtime answers it best: progress asked for, its schema lighter."""
+    schema = body.get("response_format")
+    more = {} if schema is None else {"response_format": lighter(schema)}
+    return {**body, **more, "return_progress": True}
 
 
 class WithoutProgress:

@@ -26,7 +26,7 @@ from tokenplace.errors import EngineCrashed, EngineError
 from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
 from tokenplace.node.engines.child import SOCKET, Child, start_child
 from tokenplace.node.engines.confine import Guards
-from tokenplace.node.engines.dialect import WithoutProgress, asking_for_progress, decodes
+from tokenplace.node.engines.dialect import WithoutProgress, decodes, prepared
 from tokenplace.node.engines.endpoint import Endpoint
 from tokenplace.node.engines.llama_child import ChildConfig
 from tokenplace.node.guardrail import Device, Guardrail
@@ -220,14 +220,14 @@ class LlamaEngine:
     def _prepared(self, path: str, body: JsonObject) -> JsonObject:
         if not decodes(path):
             return body
-        prepared = {**asking_for_progress(body), "cache_prompt": self._options.reuse_prompts}
+        asked = {**prepared(body), "cache_prompt": self._options.reuse_prompts}
         if self._adapters:
             # The whole list, with explicit zeros: leaving an adapter out of it would apply it.
             wanted = body.get("model")
-            prepared["lora"] = [
+            asked["lora"] = [
                 {"id": index, "scale": 1.0 if name == wanted else 0.0} for index, name in enumerate(self._adapters)
             ]
-        return prepared
+        return asked
 
     def fits(self) -> bool:
         """Whether it could be loaded now, no worse than the last time."""

@@ -16,7 +16,7 @@ import structlog
 
 from tokenplace.errors import EngineError
 from tokenplace.node.engines.base import EngineAnswer, JsonObject, Readiness
-from tokenplace.node.engines.dialect import OWNER, WithoutProgress, asking_for_progress, decodes
+from tokenplace.node.engines.dialect import OWNER, WithoutProgress, decodes, prepared
 from tokenplace.node.engines.endpoint import Endpoint
 from tokenplace.wire.card import ModelCard
 from tokenplace.wire.ids import ModelId
@@ -125,7 +125,7 @@ class UpstreamEngine:
             body = {**body, "model": self._names[wanted]}
         try:
             if self._is_llama and decodes(path):
-                async with self._endpoint.open(path, asking_for_progress(body)) as answer:
+                async with self._endpoint.open(path, prepared(body)) as answer:
                     yield WithoutProgress(answer)
             else:
                 async with self._endpoint.open(path, body) as answer:
