@@ -14,12 +14,13 @@ from http import HTTPStatus
 import httpx2 as httpx
 
 from tokenplace.wire import routes
+from tokenplace.wire.frames import CONTENT_TYPE
 from tokenplace.wire.limits import MAX_MESSAGE
 
 _PATIENCE = httpx.Timeout(10.0, read=40.0)
 """Seconds; a poll may wait half of the reading time at the relay."""
 
-_TYPE = {"content-type": "application/vnd.tp.link"}
+_TYPE = {"content-type": CONTENT_TYPE}
 
 
 class LinkClosed(Exception):

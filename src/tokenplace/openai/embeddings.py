@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from tokenplace.errors import EngineError
 from tokenplace.openai import refusals
 from tokenplace.openai.asking import EngineBody, Traits, check_tokens
-from tokenplace.openai.messages import Shape
-from tokenplace.openai.requests import ModelName, Short, Tokens, prompt_tag, read, string_or_array
+from tokenplace.openai.messages import Shape, string_or_array
+from tokenplace.openai.requests import ModelName, Short, Tokens, prompt_tag, read
 
 MAX_INPUTS = 2048
 """As many as OpenAI takes in one request."""

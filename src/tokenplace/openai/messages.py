@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
@@ -200,11 +200,19 @@ Part = Annotated[
 ]
 
 
-def string_or_parts(value: Any) -> Any:
-    """Told here, since pydantic would name the union's members one by one."""
-    if isinstance(value, str | list):
-        return value
-    raise Refusal(refusals.wrong_type, "one of a string or array of objects", value)
+def string_or(array: str) -> Callable[[Any], Any]:
+    """Lets a string or an array pass. Told here, since pydantic would name the union's members one by one."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str | list):
+            return value
+        raise Refusal(refusals.wrong_type, f"one of a string or {array}", value)
+
+    return check
+
+
+string_or_array = string_or("array")
+string_or_parts = string_or("array of objects")
 
 
 def _only(*types: str) -> AfterValidator:

@@ -17,6 +17,7 @@ from tokenplace.openai.messages import (
     Message,
     Shape,
     check_turns,
+    string_or_array,
 )
 from tokenplace.openai.refusals import Refusal
 from tokenplace.openai.schemas import JsonSchema
@@ -49,13 +50,6 @@ Seed = Annotated[int, Field(ge=-INT64 - 1, le=INT64)]
 Short = Annotated[str, Field(max_length=512)]
 
 _StopString = Annotated[str, Field(min_length=1, max_length=1024)]
-
-
-def string_or_array(value: Any) -> Any:
-    """Told here, since pydantic would name the union's members one by one."""
-    if isinstance(value, str | list):
-        return value
-    raise Refusal(refusals.wrong_type, "one of a string or array", value)
 
 
 Stop = Annotated[

@@ -20,6 +20,8 @@ from tokenplace.wire.limits import MAX_CONTROL, MAX_FRAME_PAYLOAD, MAX_FRAMES
 
 _LAYOUT = struct.Struct(">BBIII")
 HEADER_BYTES = _LAYOUT.size
+CONTENT_TYPE = "application/vnd.tp.link"
+"""Of a message of frames, where plain requests carry a link."""
 MORE = 0x01
 """Flag of JOB: the sealed request goes on in the next JOB frame of this sid."""
 
