@@ -22,7 +22,8 @@
     ├── NoNode                   no node serves that model now
     ├── JobFailed                a job ended without an answer; `outcome` names how
     ├── EngineError              the model runtime failed
-    │   └── EngineCrashed        … and its process is gone
+    │   ├── EngineCrashed        … and its process is gone
+    │   └── EngineFull           … or is whole, and others have all of it
     ├── WeightsError             a model file is missing, incomplete or not what the catalogue says
     ├── ConfigError              a configuration file or dotenv file cannot be used
     ├── SignatureError           a signature or its key cannot be read, so nothing was checked
@@ -211,7 +212,7 @@ class JobFailed(TokenPlaceError):
 
 
 class EngineError(TokenPlaceError):
-    """The model runtime on the node failed."""
+    """The model runtime on the node failed; try again, or ask another node."""
 
     code = "engine_error"
 
@@ -220,6 +221,12 @@ class EngineCrashed(EngineError):
     """The model runtime's process ended in the middle of this answer; it is being started again. Try again."""
 
     code = "engine_crashed"
+
+
+class EngineFull(EngineError):
+    """Other answers take all that this node's model runtime has; try again soon, or ask another node."""
+
+    code = "engine_full"
 
 
 class WeightsError(TokenPlaceError):

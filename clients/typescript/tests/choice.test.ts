@@ -2,8 +2,10 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { Client, NoNode, Refused } from '../src/index.ts'
+import { Client, JobFailed, NoNode, Refused } from '../src/index.ts'
 import { servedAs } from '../src/openai/names.ts'
+import { concat, utf8 } from '../src/wire/bytes.ts'
+import { RecordKind, STREAM_TYPE } from '../src/wire/stream.ts'
 import { nodesAt, type Program, PYTHON, Stage } from './stage.ts'
 
 const stage = new Stage()
@@ -17,8 +19,22 @@ beforeAll(async () => {
 })
 afterAll(() => stage.close())
 
-/** A client on whose way some requests are refused; `asked` has the addresses of all. */
-function watched(refuse: (url: URL) => boolean, options: object = {}) {
+const full = (): Response => {
+  const error = { message: 'Too many wait for this node.', code: 'queue_full' }
+  return Response.json({ error }, { status: 429, headers: { 'retry-after': '2' } })
+}
+
+/** What a relay answers when a job ends before its first record. */
+const ended = (code: string) => (): Response => {
+  const told = utf8(JSON.stringify({ code, message: 'A sentence.' }))
+  const prefix = new Uint8Array(5)
+  new DataView(prefix.buffer).setUint32(0, told.length)
+  prefix[4] = RecordKind.OUTCOME
+  return new Response(concat(prefix, told), { headers: { 'content-type': STREAM_TYPE } })
+}
+
+/** A client on whose way some requests are answered by `answer`; `asked` has the addresses of all. */
+function watched(refuse: (url: URL) => boolean, options: object = {}, answer: () => Response = full) {
   const asked: URL[] = []
   const methods: (string | undefined)[] = []
   const watch = (address: string, init: RequestInit): Promise<Response> => {
@@ -26,8 +42,7 @@ function watched(refuse: (url: URL) => boolean, options: object = {}) {
     asked.push(url)
     methods.push(init.method)
     if (init.method !== 'POST' || !refuse(url)) return fetch(address, init)
-    const error = { message: 'Too many wait for this node.', code: 'queue_full' }
-    return Promise.resolve(Response.json({ error }, { status: 429, headers: { 'retry-after': '2' } }))
+    return Promise.resolve(answer())
   }
   const client = new Client(relay.url, { fetch: watch, ...options })
   const posted = () => asked.filter(({ pathname }) => pathname === '/relay/v2/jobs').map(nodeOf)
@@ -55,6 +70,41 @@ describe('a full queue', () => {
     expect(methods).not.toContain('DELETE') // no queue took it, so there is nothing to cancel
   })
 })
+
+describe.each(['engine_failed', 'engine_full', 'queue_timeout'])('a node at which a question ends as %s', (code) => {
+  test('is left for another', async () => {
+    let refused = ''
+    const { client, posted } = watched((url) => (refused ||= nodeOf(url)) === nodeOf(url), {}, ended(code))
+    const stream = await client.chat.completions.create(question)
+    for await (const _ of stream);
+    expect(posted()).toEqual([refused, stream.answer.node])
+    expect(stream.answer.node).not.toBe(refused)
+  })
+
+  test('is never asked twice: when nobody else is left, that is said', async () => {
+    const { client, posted } = watched(() => true, {}, ended(code))
+    const lost = await client.chat.completions.create(question).catch((error: unknown) => error)
+    expect(lost).toBeInstanceOf(JobFailed)
+    expect(lost).toMatchObject({ code, message: 'A sentence.' })
+    expect(posted().sort()).toEqual((await nodesAt(relay.url)).map(({ node }) => node).sort())
+  })
+})
+
+test('questions that are asked together are spread over the nodes with free slots', async () => {
+  const busy = await stage.relay()
+  for (let i = 0; i < 3; i++) await stage.node([busy.url], { slots: 1, delay: 0.2 })
+  const asked: URL[] = []
+  const watch = (address: string, init: RequestInit): Promise<Response> => {
+    if (init.method === 'POST' || address.includes('/nodes')) asked.push(new URL(address))
+    return fetch(address, init)
+  }
+  const client = new Client(busy.url, { fetch: watch })
+  const streams = Array.from({ length: 6 }, () => client.chat.completions.create(question))
+  await Promise.all(streams.map(async (stream) => (await stream).answer.close()))
+  const nodes = asked.filter(({ pathname }) => pathname === '/relay/v2/jobs').map(nodeOf)
+  expect([...new Set(nodes)].map((node) => nodes.filter((each) => each === node).length)).toEqual([2, 2, 2])
+  expect(asked.filter(({ pathname }) => pathname.endsWith('/nodes')).length).toBe(1)
+}, 60_000)
 
 test('a sticky client asks the node again that answered it, and the relay is told', async () => {
   const { client, asked } = watched(() => false, { sticky: true })

@@ -4,13 +4,14 @@ import { answerKeys, PendingAnswer, sealRequest } from '../src/sealing/exchange.
 import { verify } from '../src/sealing/hpke.ts'
 import { verifyCard } from '../src/sealing/identity.ts'
 import { recordSize, requestSize, unpadRecord, unpadRequest } from '../src/sealing/padding.ts'
-import { hex } from '../src/wire/bytes.ts'
+import { hex, utf8 } from '../src/wire/bytes.ts'
 import { parseCard } from '../src/wire/card.ts'
 import { type JobId, type NodeId, nodeIdOf } from '../src/wire/ids.ts'
 import { keyIdOf, packHeader, parseHeader } from '../src/wire/request.ts'
+import { ELSEWHERE, FOR_ANOTHER_NODE, lost, NOT_TWICE } from '../src/client/attempt.ts'
 import { isSealed, RecordKind, RecordSplitter, type StreamRecord } from '../src/wire/stream.ts'
 import { openRequest, publicOf, ReplayGuard, sealAnswer } from './node-end.ts'
-import { type AnswerVector, byName, bytes, codeOf, edited, VECTORS } from './vectors.ts'
+import { type AnswerVector, byName, bytes, codeOf, edited, read, VECTORS } from './vectors.ts'
 
 const keyOf = (name: string) => byName(VECTORS.keys, name)
 const requestOf = (name: string) => byName(VECTORS.requests, name)
@@ -162,5 +163,31 @@ describe('signatures', () => {
   test.each(VECTORS.hello.cases)('$name', async (vector) => {
     const valid = await verify(bytes(vector.identity), bytes(vector.signature), bytes(vector.signing_input))
     expect(valid).toBe(vector.valid)
+  })
+})
+
+interface OutcomeVector {
+  code: string
+  another_node: boolean
+  same_node_once: boolean
+  another_relay: boolean
+}
+
+describe('outcomes.json', () => {
+  test.each((read('outcomes.json') as { outcomes: OutcomeVector[] }).outcomes)('after $code', (vector) => {
+    const { code } = vector
+    const { error, again } = lost(utf8(JSON.stringify({ code, message: '' })))
+    expect(error.code).toBe(code)
+    expect({
+      code,
+      another_node: again,
+      same_node_once: NOT_TWICE.has(code),
+      another_relay: ELSEWHERE.has(code),
+    }).toEqual(vector)
+  })
+
+  test('names every ending that is acted on', () => {
+    const named = (read('outcomes.json') as { outcomes: OutcomeVector[] }).outcomes.map(({ code }) => code)
+    expect(named).toEqual(expect.arrayContaining([...FOR_ANOTHER_NODE, ...ELSEWHERE]))
   })
 })

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -45,7 +45,7 @@ from tokenplace.openai.calls import Abort, Call, Final, Head, Usage
 from tokenplace.sealing.exchange import PendingAnswer, RecordOpener, seal_request
 from tokenplace.sealing.keys import choose_key
 from tokenplace.wire.ids import JobId, ModelId, NodeId
-from tokenplace.wire.messages import Outcome, Reason
+from tokenplace.wire.messages import ENGINE_FAILED, ENGINE_FULL, Outcome, Reason
 from tokenplace.wire.stream import Record, RecordKind
 
 RETRIES = 2
@@ -64,6 +64,9 @@ _FOR_ANOTHER_NODE = frozenset(
         Outcome.NODE_LOST,
         Outcome.NO_PROGRESS,
         Outcome.RELAY_STOPPED,
+        Outcome.QUEUE_TIMEOUT,
+        ENGINE_FAILED,
+        ENGINE_FULL,
         "node_draining",
         "busy",
         "key_unknown",
@@ -72,9 +75,11 @@ _FOR_ANOTHER_NODE = frozenset(
 )
 """Endings after which another node, or the same with a fresh card, may do better: the wrong clock may be the node's."""
 
+_UNREAD = frozenset({Outcome.QUEUE_TIMEOUT, "busy", "node_draining", "key_unknown"})
+"""Endings of a request of which its node has begun nothing, so that the same words may be sent to it again."""
 
-_UNREAD = frozenset({"busy", "node_draining", "key_unknown"})
-"""Endings of a request that its node has not opened, so that the same words may be sent to it again."""
+_NOT_TWICE = frozenset({QueueFull.code, Outcome.QUEUE_TIMEOUT, ENGINE_FAILED, ENGINE_FULL})
+"""Endings that the same node would only repeat: they are told as they are where nobody else is left to ask."""
 
 _ELSEWHERE = frozenset({Outcome.RELAY_STOPPED, Outcome.NODE_LOST})
 """Endings at one relay that need not be the end: the node may hold the answer for us at another."""
@@ -218,13 +223,11 @@ class Answer:
 
     async def _open_records(self) -> AsyncGenerator[tuple[RecordKind, bytes]]:
         """Opened records of one answer, from whichever try succeeds."""
-        avoid: set[NodeId] = set()
-        full: QueueFull | None = None
+        avoid: dict[NodeId, TokenPlaceError] = {}
         for tries_left in range(RETRIES, -1, -1):
-            attempt = await self._choose(avoid)
-            if full is not None and attempt.node_id in avoid:
-                raise full  # its queue is not shorter for being asked twice
+            attempt = await self._another(avoid)
             self._now = attempt
+            self.relays.chosen(attempt.node_id)
             try:
                 async with aclosing(self._follow(attempt)) as records:
                     async for kind, data in records:
@@ -234,20 +237,37 @@ class Answer:
                 if attempt.next_record or not lost.again or not tries_left:
                     self._ended = True
                     raise lost.error from None
-                avoid.add(attempt.node_id)
-                full = lost.error if isinstance(lost.error, QueueFull) else None
+                avoid[attempt.node_id] = lost.error
                 if lost.error.code == Outcome.RELAY_STOPPED:
                     self.relays.forget(attempt.door)
                 self.relays.pass_over(attempt.door, attempt.node_id)
                 self._news(Phase.RETRYING)
 
-    async def _choose(self, avoid: set[NodeId]) -> _Try:
-        """A relay, a node and a checked card; a node that failed already only when there is no other."""
+    async def _another(self, avoid: Mapping[NodeId, TokenPlaceError]) -> _Try:
+        """As `_choose`. Where nobody is left, or only who has said already that he cannot, that is the error."""
+        settled = [error for error in avoid.values() if error.code in _NOT_TWICE]
+        try:
+            attempt = await self._choose(avoid)
+        except NoNode:
+            if not settled:
+                raise
+        else:
+            if avoid.get(attempt.node_id) not in settled:
+                return attempt
+        self._ended = True
+        raise settled[-1]
+
+    async def _choose(self, avoid: Mapping[NodeId, TokenPlaceError]) -> _Try:
+        """A relay, a node and a checked card; a node that failed already only when there is no other.
+
+        Of those, last the ones that would only fail again.
+        """
         distrust: UntrustedCard | ClockSkew | None = None
         served: set[ModelId] = set()
-        deadline = self.clock() + (3.0 if avoid else 0.0)
+        may_return = any(error.code not in _NOT_TWICE for error in avoid.values())
+        deadline = self.clock() + (3.0 if may_return else 0.0)
         while True:
-            second_best: _Try | None = None
+            second_best: dict[bool, _Try] = {}
             for door, directory in await self._known(avoid):
                 served |= set(directory.models)
                 for listing in directory.listings:
@@ -259,11 +279,12 @@ class Answer:
                     except KeyUnknown:
                         self.relays.forget(door)
                     else:
-                        if listing.card.node not in avoid:
+                        said = avoid.get(listing.card.node)
+                        if said is None:
                             return attempt
-                        second_best = second_best or attempt
-            if second_best is not None:
-                return second_best
+                        second_best.setdefault(said.code in _NOT_TWICE, attempt)
+            if second_best:
+                return second_best[min(second_best)]
             if self.clock() >= deadline:
                 break
             await asyncio.sleep(0.2)  # the node we lost may be on its way back
@@ -273,7 +294,7 @@ class Answer:
             raise NoNode("None of the nodes you pinned or that are vouched for is connected to the relay right now.")
         raise NoNode(_nobody(self.model, served))
 
-    async def _known(self, avoid: set[NodeId]) -> list[tuple[Door, Directory]]:
+    async def _known(self, avoid: Mapping[NodeId, TokenPlaceError]) -> list[tuple[Door, Directory]]:
         if self.only is not None:
             return await self.relays.having(self.only)
         return await self.relays.directories(self.model, lambda node: node not in avoid and self.trust.admits(node))
@@ -304,7 +325,10 @@ class Answer:
             except (RelayUnreachable, StoreUnavailable) as error:
                 problem, patience = error, _RETURN
                 self.relays.failed(attempt.door)
-            except (NodeUnknown, JobUnknown, Draining) as error:
+            except Draining as error:  # its node is there, and another relay may have it
+                problem, patience = error, _RETURN if attempt.next_record else 0.0
+                self.relays.failed(attempt.door)
+            except (NodeUnknown, JobUnknown) as error:
                 problem, patience = error, _RETURN / 4 if attempt.next_record else 0.0
                 self.relays.forget(attempt.door)
             except Refused as error:

@@ -29,7 +29,18 @@ NEXT_SERVER, PUBLIC_KEY = "/next_server", "/api/v1/public-key"
 CHAT, STREAMED_CHAT = "/api/v1/chat/completions", "/api/v2/chat/completions"
 DEFAULT_MODEL = "llama-3-8b-instruct"
 
-_OTHER_SERVER = frozenset({"node_unknown", "node_lost", "node_draining", "key_expired", "key_unknown", "queue_timeout"})
+_OTHER_SERVER = frozenset(
+    {
+        "node_unknown",
+        "node_lost",
+        "node_draining",
+        "key_expired",
+        "key_unknown",
+        "queue_timeout",
+        "engine_failed",
+        "engine_full",
+    }
+)
 """Reasons after which another server, or the same one's fresh key, may answer: nothing of the answer was seen."""
 
 _NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})

@@ -23,7 +23,7 @@ def as_api_error(error: TokenPlaceError) -> ApiError:
     match error:
         case ApiError():
             return error
-        case NoNode() | RelayUnreachable() | JobFailed(outcome=Outcome.QUEUE_TIMEOUT):
+        case NoNode() | RelayUnreachable() | JobFailed(outcome=Outcome.QUEUE_TIMEOUT | "engine_full"):
             down = HTTPStatus.SERVICE_UNAVAILABLE
             return ApiError(error.message, status=down, type=_SERVER, code=error.code, retry_after=10)
         case Refused(status=status, retry_after=retry_after):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from tokenplace.client.door import Directory, Door
 from tokenplace.errors import NoNode, Refused, RelayUnreachable
 from tokenplace.wire.ids import ModelId, NodeId
+from tokenplace.wire.messages import Listing
 
 _FRESH = 2.0
 """Seconds for which a directory is used again; a choice that is a little old only queues a little longer."""
@@ -43,6 +45,7 @@ class Relays:
         self._failed: dict[Door, float] = {}
         self._directories: dict[tuple[Door, ModelId | None], tuple[float, Directory]] = {}
         self._cards: dict[tuple[Door, NodeId], tuple[float, Directory]] = {}
+        self._looks: dict[tuple[Door, ModelId | None], _Look] = {}
 
     def in_order(self) -> list[Door]:
         """Every door, the best to try first."""
@@ -90,12 +93,22 @@ class Relays:
         self._directories = kept
         self._cards.pop((door, node), None)
 
+    def chosen(self, node: NodeId) -> None:
+        """A request goes to this node. For whoever asks next, what the relays said of it is one request old.
+
+        Without this everybody who asks within the two seconds of one directory goes to the same node.
+        """
+        self._directories = {
+            key: (when, busier(directory, node)) for key, (when, directory) in self._directories.items()
+        }
+
     async def directories(
         self, model: ModelId | None, wanted: Callable[[NodeId], bool] = lambda _: True
     ) -> list[tuple[Door, Directory]]:
         """What the relays know, the first that lists a wanted node at the end of it.
 
-        Asks one after the other until one lists such a node. Raises RelayUnreachable when none answered at all.
+        Asks one after the other until one lists such a node; a relay that is going away only counts where no other
+        does. Raises RelayUnreachable when none answered at all.
         """
         answers: list[tuple[Door, Directory]] = []
         problem: RelayUnreachable | None = None
@@ -108,11 +121,11 @@ class Relays:
                 continue
             self.works(door)
             answers.append((door, directory))
-            if any(wanted(listing.card.node) for listing in directory.listings):
+            if not directory.draining and any(wanted(listing.card.node) for listing in directory.listings):
                 break
         if not answers and problem is not None:
             raise problem
-        return answers
+        return sorted(answers, key=lambda answer: answer[1].draining)
 
     async def having(self, node: NodeId, *, fresh: bool = False) -> list[tuple[Door, Directory]]:
         """The relay that has this very node, and its card; `fresh` asks even where that was asked just now.
@@ -155,13 +168,36 @@ class Relays:
         return answers
 
     async def _ask(self, door: Door, model: ModelId | None) -> Directory:
-        kept = self._directories.get((door, model))
+        """Who is there. Those who ask in the same moment look once, and see each other's choices."""
+        key = door, model
+        while True:
+            kept = self._directories.get(key)
+            if kept is not None and self._clock() - kept[0] < _FRESH:
+                return kept[1]
+            look = self._looks.get(key)
+            if look is None:
+                return await self._look_for_all(key)
+            await look.over.wait()
+            if look.problem is not None:
+                raise look.problem
+            if look.empty is not None:
+                return look.empty
+
+    async def _look_for_all(self, key: tuple[Door, ModelId | None]) -> Directory:
+        look = self._looks[key] = _Look()
         now = self._clock()
-        if kept is not None and now - kept[0] < _FRESH:
-            return kept[1]
-        directory = await self._look(door, model)
+        try:
+            directory = await self._look(*key)
+        except (RelayUnreachable, Refused) as error:
+            look.problem = error
+            raise
+        finally:
+            del self._looks[key]
+            look.over.set()
         if directory.listings:
-            self._directories[door, model] = (now, directory)
+            self._directories[key] = (now, directory)
+        else:
+            look.empty = directory
         return directory
 
     async def _look(self, door: Door, model: ModelId | None) -> Directory:
@@ -177,3 +213,34 @@ class Relays:
         """Close every door."""
         for door in self._doors:
             await door.aclose()
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    """One question to a relay that several wait for. One that was cancelled leaves nothing: somebody else asks then."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: RelayUnreachable | Refused | None = None
+    empty: Directory | None = None
+    """What was answered, where there is nothing to keep."""
+
+
+def busier(directory: Directory, node: NodeId) -> Directory:
+    """The directory after one more request for that node, if it lists it. First stand those that are free, in the
+    relay's order, then those with the shortest wait.
+    """
+    if all(listing.card.node != node for listing in directory.listings):
+        return directory
+    listings = [_with_one_more(each) if each.card.node == node else each for each in directory.listings]
+    return replace(directory, listings=sorted(listings, key=_wait))
+
+
+def _with_one_more(listing: Listing) -> Listing:
+    if listing.free > 0:
+        return replace(listing, free=listing.free - 1)
+    return replace(listing, queued=listing.queued + 1)
+
+
+def _wait(listing: Listing) -> float:
+    """How many answers a request would wait for."""
+    return 0.0 if listing.free > 0 else (listing.queued + 1) / max(1, listing.slots)

@@ -28,6 +28,8 @@ KEPT_RUNS = 4096
 KEPT_BYTES = 64 * 1024 * 1024
 """Finished answers kept in all: the oldest go first when there are more."""
 
+_STOPPING = "This node is stopping; another one can answer."
+
 
 @dataclass(slots=True, eq=False)
 class Attachment:
@@ -172,7 +174,7 @@ class Runs:
             self._attach(run, end, event.sid, 0, now)
             return run
         if self.draining:
-            end.reject(event.sid, Reason("node_draining", "This node is stopping; another one can answer."))
+            end.reject(event.sid, Reason("node_draining", _STOPPING))
             return None
         if self._busy >= self.slots:
             end.reject(event.sid, Reason("busy", "All slots of this node are taken."))
@@ -264,6 +266,18 @@ class Runs:
             elif run.ended is None and now - run.last_sent >= self._timing.progress_every:
                 run.last_sent = now
                 run.attached.end.progress(run.attached.sid)
+
+    def hand_back(self) -> None:
+        """The node is stopping: what has given no record yet goes back unbegun, so that another node may answer it.
+
+        The price is a long prompt that was nearly computed and is begun anew elsewhere.
+        """
+        for run in list(self._runs.values()):
+            if run.ended is None and not run.count:
+                if run.attached is not None:
+                    at = self._detach(run, run.attached)
+                    at.end.end(at.sid, 0, Reason("node_draining", _STOPPING), self.free)
+                self._forget(run)
 
     def stop_all(self) -> None:
         """The node is going away."""

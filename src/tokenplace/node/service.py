@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tokenplace.errors import Refused, WireError
 from tokenplace.node.api import NodeApi
-from tokenplace.node.classic import ClassicDoor, ClassicWorker
+from tokenplace.node.classic import ClassicDoor, ClassicTask
 from tokenplace.node.counts import Counts
 from tokenplace.node.engines.base import Engine
 from tokenplace.node.engines.echo import EchoEngine
@@ -19,7 +19,7 @@ from tokenplace.node.lookout import look_around, look_in_the_mirror
 from tokenplace.node.mirror import Mirror
 from tokenplace.node.runs import Run, Runs
 from tokenplace.node.standing import LinkStep, RelayState, Report, Situation
-from tokenplace.node.worker import Worker
+from tokenplace.node.worker import SealedTask, Worker
 from tokenplace.openai.usage import Usage
 from tokenplace.sealing.exchange import open_request
 from tokenplace.sealing.identity import Identity
@@ -83,9 +83,9 @@ class NodeService:
             [RelayState(relay_address(url).geturl(), since=now) for url in dict.fromkeys(relays)], Counts(now)
         )
         self.runs = Runs(slots=engine.slots, timing=timing, start=self._start, stop=self._stop)
-        self._worker = Worker(classic or api, self.runs, clock, self._watched)
+        self._api = classic or api
+        self._worker = Worker(self.runs, clock, self._watched)
         self._classic = classic
-        self._classic_worker = ClassicWorker(classic, self.runs, clock, self._watched) if classic else None
         self._numbers = numbers
         self._sequence = numbers.last() if numbers is not None else 0
         self._mirror = Mirror(identity.node)
@@ -129,9 +129,13 @@ class NodeService:
             self._group = None
 
     async def drain(self, patience: float) -> None:
-        """Take no new jobs, tell the relays, and wait for the running answers, at most `patience` seconds."""
+        """Take no new jobs, tell the relays, and wait for the answers that have begun, at most `patience` seconds.
+
+        Those that have not begun are given back: their clients ask another node at once.
+        """
         self.runs.draining = True
         self._links.drain()
+        self.runs.hand_back()
         deadline = self._clock() + patience
         while (self.runs.busy or self.runs.unsent) and self._clock() < deadline:  # noqa: ASYNC110 - runs have no events
             await asyncio.sleep(0.05)
@@ -187,14 +191,14 @@ class NodeService:
         if self._group is None:
             raise WireError("The node is not running.")
         if is_classic(sealed):
-            if self._classic_worker is None:
+            if self._classic is None:
                 raise Refused("This node takes no classic requests.", code="classic_off")
-            work = self._classic_worker.answer(run, sealed)
+            work = self._worker.work(run, ClassicTask(self._classic, sealed))
         else:
             now_ms = self._wall_ms()
             opened = open_request(sealed, self._keys, now_ms=now_ms)
             self._replays.admit(opened.header, now_ms)
-            work = self._worker.answer(run, opened)
+            work = self._worker.work(run, SealedTask(self._api, opened))
         task = self._group.create_task(work)
         self._tasks[run.job] = task
         self.state.counts.begin(run.job, self._clock())

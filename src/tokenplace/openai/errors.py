@@ -1,4 +1,4 @@
-"""What an engine refuses, translated for the person who asked.
+"""What an engine refuses: a fault of the caller, translated for him, or one that another node may not have.
 
 Engines answer faults of the caller with 500, codes that are numbers and no `param`; and faults of the node's owner
 (a wrong key, a missing model) with what would read as a fault of the caller. Words of the engine are passed on only
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from tokenplace.errors import ApiError, EngineCrashed, EngineError
+from tokenplace.errors import ApiError, EngineCrashed, EngineError, EngineFull
 
 MAX_WORDS = 1000
 """Characters of an engine's message that are passed on."""
@@ -83,25 +83,11 @@ def too_long(prompt_tokens: int | None, context: int | None, param: str) -> ApiE
     )
 
 
-def crashed() -> ApiError:
-    """The engine died before its first word: safe to ask again."""
-    return ApiError(
-        EngineCrashed().message, status=HTTPStatus.SERVICE_UNAVAILABLE, type="server_error", code=EngineCrashed.code
-    )
+def translate(status: int, body: bytes, *, context: int | None, words: str = "messages") -> ApiError | EngineError:
+    """An engine's error answer: an ApiError where the caller is at fault, else an EngineError.
 
-
-def failed() -> ApiError:
-    """The engine cannot be asked, and it is not the caller's fault."""
-    return ApiError(
-        "The model runtime on this node failed. Try again, or ask another node.",
-        status=HTTPStatus.BAD_GATEWAY,
-        type="server_error",
-        code=EngineError.code,
-    )
-
-
-def translate(status: int, body: bytes, *, context: int | None, words: str = "messages") -> ApiError:
-    """An engine's error answer as ours. `words` is the parameter that carries them, `context` the model's size."""
+    `words` is the parameter that carries them, `context` the model's size.
+    """
     told = _read(body)
     if batch := _BATCH.search(told.message):
         return too_long(int(batch[1]), int(batch[2]), words)
@@ -112,23 +98,17 @@ def translate(status: int, body: bytes, *, context: int | None, words: str = "me
             return ApiError(_PLACE.sub("…", told.message), param=words, code="context_length_exceeded")
         return too_long(told.prompt_tokens, told.context or context, words)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ApiError(
-            "The model runtime behind this node is busy. Try again in a moment.",
-            status=status,
-            type="rate_limit_error",
-            code="rate_limit_exceeded",
-            retry_after=1.0,
-        )
+        return EngineFull()
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return crashed()
+        return EngineCrashed()
     if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}:
         return _callers_fault(told, words)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and _blames_request(told):
         return _callers_fault(told, words)
-    return failed()  # 401, 403, 404 and the rest are between the node and its engine
+    return EngineError()  # 401, 403, 404 and the rest are between the node and its engine
 
 
-def in_stream(data: bytes, *, context: int | None, words: str) -> ApiError:
+def in_stream(data: bytes, *, context: int | None, words: str) -> ApiError | EngineError:
     """An error event inside a stream whose status was 200; its `code` may be the status it should have had."""
     try:
         code = json.loads(data)["error"]["code"]

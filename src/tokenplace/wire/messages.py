@@ -10,8 +10,12 @@ from tokenplace.errors import WireError
 from tokenplace.wire.card import Card, b64, unb64
 from tokenplace.wire.limits import MAX_STREAMS_PER_NODE
 
-ENGINE_FAILED = "engine"
-"""What a node says in the open of an answer that it aborted: its own engine failed, the request was not at fault."""
+ENGINE_FAILED = "engine_failed"
+"""What a node says in the open where its own engine failed and the request was not at fault: the message of an answer
+that it aborted, or the code of one that ends without a single record, which another node may still give."""
+
+ENGINE_FULL = "engine_full"
+"""The code of one that ends without a record where nothing is broken: other answers take what the engine has."""
 
 
 class Outcome(StrEnum):

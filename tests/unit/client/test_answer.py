@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +32,7 @@ from tokenplace.errors import (
 from tokenplace.openai.calls import Abort, Call
 from tokenplace.sealing.exchange import RecordSealer
 from tokenplace.wire.ids import ModelId
-from tokenplace.wire.messages import Outcome
+from tokenplace.wire.messages import Listing, Outcome
 from tokenplace.wire.stream import Record, RecordKind
 from unit.client.scripted import (
     BROKEN,
@@ -51,6 +54,12 @@ from unit.relay.fake_time import now, run
 
 CALL = Call("/v1/chat/completions", b'{"messages": []}')
 ALL = b"".join(WORDS)
+OUTCOMES = json.loads((Path(__file__).parents[3] / "spec/vectors/outcomes.json").read_text("utf-8"))["outcomes"]
+"""What a client does after each ending, in every language."""
+
+
+def codes(does: str, *, wanted: bool = True) -> list[str]:
+    return [each["code"] for each in OUTCOMES if each[does] is wanted]
 
 
 @asynccontextmanager
@@ -114,18 +123,7 @@ def test_nothing_of_the_call_is_readable_on_the_way() -> None:
 # -- trying again ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        Outcome.NODE_LOST,
-        Outcome.NO_PROGRESS,
-        Outcome.RELAY_STOPPED,
-        "node_draining",
-        "busy",
-        "key_unknown",
-        "clock_skew",
-    ],
-)
+@pytest.mark.parametrize("code", codes("another_node"))
 def test_a_request_of_which_nothing_was_seen_goes_to_another_node(code: str) -> None:
     nodes = two_nodes()
     door = ScriptedDoor("relay", [RefusedByNode(code), whole], nodes=nodes)
@@ -151,10 +149,66 @@ def test_when_there_is_only_one_node_it_is_asked_again() -> None:
     assert door.sent_to == [node.id, node.id]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [Outcome.QUEUE_TIMEOUT, Outcome.CLIENT_STALLED, Outcome.ANSWER_TOO_LARGE, "unopenable", "replayed"],
-)
+@pytest.mark.parametrize("code", sorted(set(codes("same_node_once"))))
+def test_a_node_that_would_only_repeat_its_ending_is_not_asked_again(code: str) -> None:
+    nodes = two_nodes()
+    door = ScriptedDoor("relay", [RefusedByNode(code)], nodes=nodes)
+    with pytest.raises(JobFailed) as failed:
+        read(door)
+    assert (failed.value.code, failed.value.message) == (code, "A sentence.")
+    assert sorted(door.sent_to) == sorted(node.id for node in nodes)
+    assert door.cancelled == []
+
+
+def test_when_the_relay_lists_nobody_any_more_the_first_reason_is_told_at_once() -> None:
+    """Its breaker took the node off the list."""
+
+    def unlist(news: News) -> None:
+        if news.phase is Phase.RETRYING:
+            door.directory = Directory([], {})
+
+    async def main() -> float:
+        began = now()
+        answer = Answer(Relays([door], now), Trust(), CALL, MODEL, 5, unlist, lambda: NOW_MS, now)
+        with pytest.raises(JobFailed) as failed:
+            await answer.begin()
+        assert failed.value.code == "engine_failed"
+        await answer.close()
+        return now() - began
+
+    door = ScriptedDoor("relay", [RefusedByNode("engine_failed")], nodes=[a_node(1)])
+    assert run(main) < 1
+    assert door.cancelled == []
+
+
+def test_of_nodes_that_failed_one_that_may_do_better_now_is_asked_again() -> None:
+    nodes = two_nodes()
+    door = ScriptedDoor("relay", [RefusedByNode("engine_failed"), RefusedByNode("busy"), whole], nodes=nodes)
+    assert read(door) == ALL
+    assert door.sent_to == [nodes[0].id, nodes[1].id, nodes[1].id]
+
+
+@pytest.mark.parametrize("code", codes("another_relay"))
+def test_an_ending_at_one_relay_may_not_be_the_end_at_another(code: str) -> None:
+    node = a_node(1)
+    jobs: dict[object, object] = {}
+    first = ScriptedDoor("a", [upto(2, told(code))], nodes=[node], jobs=jobs)  # type: ignore[arg-type]
+    second = ScriptedDoor("b", nodes=[node], jobs=jobs)  # type: ignore[arg-type]
+    assert read(first, second) == ALL
+    assert second.calls == [("resume", 2)]
+
+
+@pytest.mark.parametrize("code", codes("another_relay", wanted=False))
+def test_an_ending_of_the_answer_itself_is_the_end_at_every_relay(code: str) -> None:
+    node = a_node(1)
+    first = ScriptedDoor("a", [upto(2, told(code))], nodes=[node])
+    second = ScriptedDoor("b", nodes=[node])
+    with pytest.raises(JobFailed) as failed:
+        read(first, second)
+    assert (failed.value.code, second.calls) == (code, [])
+
+
+@pytest.mark.parametrize("code", codes("another_node", wanted=False))
 def test_an_ending_that_another_node_would_not_better_is_told_at_once(code: str) -> None:
     door = ScriptedDoor("relay", [RefusedByNode(code)], nodes=two_nodes())
     with pytest.raises(JobFailed) as failed:
@@ -302,6 +356,28 @@ def test_a_lost_job_of_which_nothing_was_seen_is_sent_anew() -> None:
     door = ScriptedDoor("relay", [upto(0, BROKEN), JobUnknown(), whole], nodes=two_nodes())
     assert read(door) == ALL
     assert [call[0] for call in door.calls] == ["submit", "resume", "submit"]
+
+
+def test_a_relay_that_is_going_away_is_come_back_to_as_long_as_one_that_is_gone() -> None:
+    async def main() -> float:
+        began = now()
+        with pytest.raises(JobFailed):
+            async with asking(door) as answer:
+                await answer.read()
+        return now() - began
+
+    door = ScriptedDoor("relay", [upto(2, BROKEN), Draining()], nodes=[a_node(1)])
+    assert 20 <= run(main) < 30
+
+
+def test_a_relay_that_is_going_away_is_left_for_one_that_has_the_node() -> None:
+    node = a_node(1)
+    jobs: dict[object, object] = {}
+    first = ScriptedDoor("a", [upto(2, BROKEN)], nodes=[node], jobs=jobs)  # type: ignore[arg-type]
+    second = ScriptedDoor("b", [Draining()], nodes=[node], jobs=jobs)  # type: ignore[arg-type]
+    third = ScriptedDoor("c", nodes=[node], jobs=jobs)  # type: ignore[arg-type]
+    assert read(first, second, third) == ALL
+    assert third.calls == [("resume", 2)]
 
 
 def test_progress_starts_the_patience_again() -> None:
@@ -474,6 +550,30 @@ def test_a_relay_that_cannot_be_told_does_not_hold_us_up() -> None:
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slots", "spread"), [(1, [2, 2, 2, 2]), (4, [0, 0, 4, 4])])
+def test_those_who_ask_together_are_spread_over_the_nodes_with_free_slots(slots: int, spread: list[int]) -> None:
+    """One directory serves everybody for two seconds, and a job in a queue never changes its node."""
+
+    async def one(relays: Relays) -> None:
+        answer = Answer(relays, Trust(), CALL, MODEL, wall_ms=lambda: NOW_MS, clock=now)
+        try:
+            await answer.begin()
+            await answer.read()
+        finally:
+            await answer.close()
+
+    async def main() -> None:
+        relays = Relays([door], now)
+        await asyncio.gather(*(one(relays) for _ in range(8)))
+
+    nodes = [a_node(name) for name in range(1, 5)]
+    listings = [Listing(node.card(), slots, slots, 0) for node in nodes]
+    door = ScriptedDoor("relay", nodes=nodes, directory=Directory(listings, {MODEL: 4}))
+    run(main)
+    sent = Counter(door.sent_to)
+    assert sorted(sent[node.id] for node in nodes) == spread
 
 
 def test_nobody_there_is_said_with_what_to_do() -> None:

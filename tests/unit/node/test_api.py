@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenplace.errors import ApiError, EngineCrashed, EngineError
+from tokenplace.errors import ApiError, EngineCrashed, EngineError, EngineFull
 from tokenplace.node.api import Answer, NodeApi
 from tokenplace.node.engines.base import EngineAnswer, JsonObject
 from tokenplace.openai.asking import Traits
@@ -211,8 +211,8 @@ async def test_status_is_known_with_the_first_piece_also_of_a_json_answer() -> N
 async def test_llamas_progress_is_not_the_first_piece() -> None:
     progress = event({"index": 0, "delta": {"role": "assistant"}}, prompt_progress={"total": 30, "processed": 9})
     engine = ScriptedEngine(progress, progress, EngineCrashed())
-    got = await ask(NodeApi(engine), request(stream=True))
-    assert (got.status, got.error["code"]) == (503, "engine_crashed")
+    with pytest.raises(EngineCrashed):
+        await ask(NodeApi(engine), request(stream=True))
 
 
 async def test_leaving_lets_the_engine_go_at_once() -> None:
@@ -328,44 +328,72 @@ async def test_what_the_engine_refuses_is_told_in_openais_shape() -> None:
 
 
 async def test_an_endless_refusal_is_not_read_to_its_end() -> None:
-    engine = ScriptedEngine(*[b"x" * 65_536] * 100, status=500, content_type="text/html")
-    assert (await ask(NodeApi(engine), request())).status == 502
+    engine = ScriptedEngine(*[b"x" * 65_536] * 100, status=400, content_type="text/html")
+    assert (await ask(NodeApi(engine), request())).status == 400
     assert engine.last is not None
     assert engine.last.given <= 2
 
 
-EARLY: list[tuple[ScriptedEngine, int, str]] = [
-    (ScriptedEngine(refuses=EngineCrashed()), 503, "engine_crashed"),
-    (ScriptedEngine(refuses=EngineError("nothing listens at /secret")), 502, "engine_error"),
-    (ScriptedEngine(refuses=ApiError("No.", status=418, code="teapot")), 418, "teapot"),
-    (ScriptedEngine(), 503, "engine_crashed"),
-    (ScriptedEngine(EngineCrashed()), 503, "engine_crashed"),
-    (ScriptedEngine(DONE), 502, "engine_error"),
-    (ScriptedEngine(b"data: {\n\n"), 502, "engine_error"),
-    (ScriptedEngine(b"data: 5\n\n"), 502, "engine_error"),
-    (ScriptedEngine(b"data: {}\n\n"), 502, "engine_error"),
-    (ScriptedEngine(b'data: {"error":{"code":400,"message":"bad grammar"}}\n\n'), 400, "invalid_request_error"),
-    (ScriptedEngine(b'event: error\ndata: {"message":"x"}\n\n'), 502, "engine_error"),
-    (ScriptedEngine(b"data: " + b"x" * 9_000_000), 502, "engine_error"),
-    (ScriptedEngine(b"{}", content_type="application/json"), 502, "engine_error"),
+EARLY: list[tuple[ScriptedEngine, type[EngineError]]] = [
+    (ScriptedEngine(refuses=EngineCrashed()), EngineCrashed),
+    (ScriptedEngine(refuses=EngineError("nothing listens there")), EngineError),
+    (ScriptedEngine(refuses=EngineFull()), EngineFull),
+    (ScriptedEngine(), EngineCrashed),
+    (ScriptedEngine(EngineCrashed()), EngineCrashed),
+    (ScriptedEngine(DONE), EngineError),
+    (ScriptedEngine(b"data: {\n\n"), EngineError),
+    (ScriptedEngine(b"data: 5\n\n"), EngineError),
+    (ScriptedEngine(b"data: {}\n\n"), EngineError),
+    (ScriptedEngine(b'event: error\ndata: {"message":"x"}\n\n'), EngineError),
+    (ScriptedEngine(b"data: " + b"x" * 9_000_000), EngineError),
+    (ScriptedEngine(b"{}", content_type="application/json"), EngineError),
+    (ScriptedEngine(b'{"error": {"message": "CUDA error"}}', status=500, content_type="application/json"), EngineError),
+    (ScriptedEngine(b"{}", status=503, content_type="application/json"), EngineCrashed),
+    (ScriptedEngine(b"{}", status=429, content_type="application/json"), EngineFull),
 ]
 
 
-@pytest.mark.parametrize(("engine", "status", "code"), EARLY, ids=[str(at) for at in range(len(EARLY))])
+@pytest.mark.parametrize(("engine", "kind"), EARLY, ids=[str(at) for at in range(len(EARLY))])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_engine_that_fails_before_its_first_piece_becomes_a_status(
+async def test_an_engine_that_fails_before_its_first_piece_raises_and_nothing_was_said(
+    engine: ScriptedEngine, kind: type[EngineError], stream: bool
+) -> None:
+    with pytest.raises(EngineError) as failed:
+        async with NodeApi(engine).answer(CHAT, request(stream=stream)):
+            pass
+    assert type(failed.value) is kind
+    assert engine.open_answers == 0
+
+
+REFUSALS: list[tuple[ScriptedEngine, int, str]] = [
+    (ScriptedEngine(refuses=ApiError("No.", status=418, code="teapot")), 418, "teapot"),
+    (ScriptedEngine(b'data: {"error":{"code":400,"message":"bad grammar"}}\n\n'), 400, "invalid_request_error"),
+    (ScriptedEngine(b"{}", status=400, content_type="application/json"), 400, "invalid_request_error"),
+]
+
+
+@pytest.mark.parametrize(("engine", "status", "code"), REFUSALS, ids=[str(at) for at in range(len(REFUSALS))])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_an_engine_finds_wrong_with_a_request_becomes_a_status(
     engine: ScriptedEngine, status: int, code: str, stream: bool
 ) -> None:
     got = await ask(NodeApi(engine), request(stream=stream))
     assert (got.status, got.content_type, got.error["code"]) == (status, "application/json", code)
-    assert b"secret" not in got.body
     assert engine.open_answers == 0
 
 
 async def test_a_refusal_that_is_read_slowly_holds_no_slot() -> None:
-    engine = ScriptedEngine(b"{}", status=500, content_type="application/json")
+    engine = ScriptedEngine(b"{}", status=400, content_type="application/json")
     async with NodeApi(engine).answer(CHAT, request()) as answer:
-        assert (answer.status, engine.open_answers) == (502, 0)
+        assert (answer.status, engine.open_answers) == (400, 0)
+
+
+async def test_what_an_engine_finds_wrong_with_a_request_later_on_is_still_its_fault() -> None:
+    engine = ScriptedEngine(ROLE, words("Hello"), b'data: {"error":{"code":400,"message":"context size exceeded"}}\n\n')
+    async with NodeApi(engine).answer(CHAT, request(stream=True)) as answer:
+        with pytest.raises(ApiError) as refused:
+            await read_into(bytearray(), answer)
+    assert refused.value.code == "context_length_exceeded"
 
 
 LATE: list[tuple[bytes | Exception, ...]] = [
@@ -375,7 +403,7 @@ LATE: list[tuple[bytes | Exception, ...]] = [
     (EngineCrashed(),),
     (EngineError("x"),),
     (b"data: {\n\n",),
-    (b'data: {"error":{"code":400,"message":"x"}}\n\n',),
+    (b'data: {"error":{"code":500,"message":"x"}}\n\n',),
     (b'event: error\ndata: {"message":"x"}\n\n',),
     (b"data: " + b"x" * 9_000_000,),
     (event({"index": 7, "delta": {"content": "x"}}), DONE),

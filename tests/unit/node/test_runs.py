@@ -230,6 +230,25 @@ def test_a_draining_node_takes_nothing_new_and_goes_on_with_what_it_has() -> Non
     assert len(pieces(relay.heard())) == 1
 
 
+def test_a_node_that_stops_gives_back_what_has_not_begun() -> None:
+    bench = Bench(slots=3)
+    relay, other = Relay(bench), Relay(bench)
+    begun, waiting = relay.offer(a_request(1)), relay.offer(a_request(2))
+    other.offer(a_request(3))
+    bench.push(bench.working[job(1)], b"first")
+    other.lose()
+    relay.heard()
+    bench.runs.draining = True
+    bench.runs.hand_back()
+    (ended,) = [event for event in relay.heard() if isinstance(event, Ended)]
+    assert (ended.sid, ended.records, ended.ending.reason.code) == (waiting, 0, "node_draining")
+    assert ended.ending.free == 0
+    assert set(bench.working) == {job(1)}, "what nobody is attached to and has not begun is stopped too"
+    bench.push(bench.working[job(1)], b"second")
+    bench.finish(bench.working[job(1)])
+    assert [event.sid for event in relay.heard() if isinstance(event, Piece | Ended)] == [begun, begun]
+
+
 def test_an_engine_that_goes_down_is_told_and_comes_back() -> None:
     bench = Bench()
     relay = Relay(bench)

@@ -9,19 +9,19 @@ from typing import Any, cast
 
 import pytest
 
-from tokenplace.errors import EngineCrashed, EngineError
+from tokenplace.errors import ApiError, EngineCrashed, EngineError, EngineFull
 from tokenplace.link.ends import NodeEnd
 from tokenplace.link.events import Offered
 from tokenplace.node.api import NodeApi
 from tokenplace.node.outbox import GATHER
 from tokenplace.node.runs import Run, Runs
-from tokenplace.node.worker import Worker
+from tokenplace.node.worker import SealedTask, Worker
 from tokenplace.openai.calls import Call
 from tokenplace.sealing.exchange import MAX_RECORD_DATA, open_request, seal_request
 from tokenplace.sealing.keys import KeyRing, SealingPrivateKey
 from tokenplace.wire.ids import Sid
 from tokenplace.wire.limits import CREDIT_STEP, CREDIT_WINDOW, TIMING
-from tokenplace.wire.messages import Outcome
+from tokenplace.wire.messages import ENGINE_FAILED, ENGINE_FULL, Outcome, Reason
 from tokenplace.wire.request import Kem
 from tokenplace.wire.stream import RecordKind, RecordSplitter
 from unit.relay.fake_time import now, run
@@ -46,8 +46,9 @@ class ScriptedAnswer:
 class ScriptedApi:
     """Answers with what the test wrote; remembers that it was let go."""
 
-    def __init__(self, script: Script, **fields: Any) -> None:
+    def __init__(self, script: Script, *, refuses: Exception | None = None, **fields: Any) -> None:
         self.script = script
+        self.refuses = refuses
         self.fields = fields
         self.opened: list[Call] = []
         self.left = 0
@@ -55,6 +56,8 @@ class ScriptedApi:
     @asynccontextmanager
     async def answer(self, path: str, body: bytes) -> AsyncIterator[ScriptedAnswer]:
         self.opened.append(Call(path, body))
+        if self.refuses is not None:
+            raise self.refuses
         try:
             yield ScriptedAnswer(self.script(), **self.fields)
         finally:
@@ -73,7 +76,7 @@ class Bench:
         self.end._open.add(Sid(1))
         self.runs.link_up(self.end)
         self.watched: list[Callable[[], dict[str, Any]]] = []
-        self.worker = Worker(cast("NodeApi", self.api), self.runs, now, lambda _run, usage: self.watched.append(usage))
+        self.worker = Worker(self.runs, now, lambda _run, usage: self.watched.append(usage))
         self.run = cast("Run", self.runs.offered(self.end, Offered(Sid(1), self.sealed), now()))
 
     @property
@@ -85,7 +88,8 @@ class Bench:
         return [(ended.code, usage()["completion_tokens"]) for usage in self.watched]
 
     def start(self) -> asyncio.Task[None]:
-        return asyncio.ensure_future(self.worker.answer(self.run, open_request(self.sealed, RING, now_ms=NOW_MS)))
+        opened = open_request(self.sealed, RING, now_ms=NOW_MS)
+        return asyncio.ensure_future(self.worker.work(self.run, SealedTask(cast("NodeApi", self.api), opened)))
 
     def read(self) -> list[tuple[RecordKind, bytes]]:
         """Every record so far, opened as the client would."""
@@ -225,7 +229,38 @@ def test_an_engine_that_fails_under_the_answer_ends_it_with_a_sealed_error() -> 
         {"completion_tokens": 3},
     )
     assert bench.answered == [(Outcome.ABORTED, 3)]
+    assert bench.run.ended == Reason(Outcome.ABORTED, ENGINE_FAILED)
     assert bench.runs.busy == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (EngineError("the secret words"), ENGINE_FAILED),
+        (EngineCrashed("the secret words"), ENGINE_FAILED),
+        (EngineFull("the secret words"), ENGINE_FULL),
+    ],
+)
+def test_an_engine_that_fails_before_its_first_piece_leaves_the_answer_to_another_node(
+    error: EngineError, code: str
+) -> None:
+    bench = bench_of(words, refuses=error)
+    ended = bench.run.ended
+    assert ended is not None
+    assert (ended.code, bench.run.count, bench.runs.busy) == (code, 0, 0)
+    assert ended.message.endswith(".")
+    assert "secret" not in ended.message
+
+
+def test_what_is_wrong_with_a_request_is_told_under_the_seal_and_never_of_the_engine() -> None:
+    async def refusing() -> AsyncGenerator[bytes]:
+        yield b"some"
+        raise ApiError("Too long.", param="messages", code="context_length_exceeded")
+
+    bench = bench_of(refusing)
+    kind, told = bench.last()
+    assert (kind, told["error"]["code"]) == (RecordKind.ABORT, "context_length_exceeded")
+    assert bench.run.ended == Reason(Outcome.ABORTED)
 
 
 def test_a_sealed_call_that_is_none_is_answered_under_the_seal() -> None:
@@ -244,6 +279,7 @@ def test_a_bug_ends_its_answer_only_and_tells_nothing_of_itself() -> None:
     kind, told = bench.last()
     assert (kind, told["error"]["code"]) == (RecordKind.ABORT, "engine_error")
     assert "secret" not in json.dumps(told)
+    assert bench.run.ended == Reason(Outcome.ABORTED), "a request that finds a bug must not switch the node off"
 
 
 @pytest.mark.parametrize("usage", [{"completion_tokens": 3}, {"completion_tokens": 3, "more": "x" * 100_000}])

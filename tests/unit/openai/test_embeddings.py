@@ -104,6 +104,7 @@ def test_what_is_no_list_of_vectors_is_the_engines_failure(engine: Any) -> None:
 def test_llamas_500_for_a_long_input_is_the_callers_context_error() -> None:
     message = "input (401 tokens) is too large to process. increase the physical batch size (current batch size: 64)"
     error = errors.translate(500, json.dumps({"error": {"code": 500, "message": message}}).encode(), context=8)
+    assert isinstance(error, ApiError)
     assert (error.status, error.code) == (400, "context_length_exceeded")
     assert "64 tokens" in error.message
     assert "401 tokens" in error.message

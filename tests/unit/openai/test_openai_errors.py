@@ -5,13 +5,19 @@ from typing import Any
 
 import pytest
 
-from tokenplace.errors import ApiError
+from tokenplace.errors import ApiError, EngineCrashed, EngineError, EngineFull
 from tokenplace.openai.errors import in_stream, translate
 
 
-def told(status: int, error: Any, *, context: int | None = 2048) -> ApiError:
+def translated(status: int, error: Any, *, context: int | None = 2048) -> ApiError | EngineError:
     body = error if isinstance(error, bytes) else json.dumps({"error": error}).encode()
     return translate(status, body, context=context)
+
+
+def told(status: int, error: Any, *, context: int | None = 2048) -> ApiError:
+    refusal = translated(status, error, context=context)
+    assert isinstance(refusal, ApiError)
+    return refusal
 
 
 def test_a_context_that_is_exceeded_is_told_with_both_numbers() -> None:
@@ -78,16 +84,6 @@ CASES: list[tuple[int, Any, int, str, str, str | None]] = [
         "invalid_request_error",
         "messages",
     ),
-    (500, {"message": "out of memory"}, 502, "server_error", "engine_error", None),
-    (500, b"<html>", 502, "server_error", "engine_error", None),
-    (500, b"", 502, "server_error", "engine_error", None),
-    (500, b"[" * 5000, 502, "server_error", "engine_error", None),
-    (401, {"message": "Incorrect API key provided: sk-secret"}, 502, "server_error", "engine_error", None),
-    (403, {"message": "no"}, 502, "server_error", "engine_error", None),
-    (404, {"message": "model 'x' not found"}, 502, "server_error", "engine_error", None),
-    (429, {"message": "slow down"}, 429, "rate_limit_error", "rate_limit_exceeded", None),
-    (503, {"message": "Loading model"}, 503, "server_error", "engine_crashed", None),
-    (302, b"", 502, "server_error", "engine_error", None),
     (400, b"", 400, "invalid_request_error", "invalid_request_error", "messages"),
     (400, b'{"error":"just words"}', 400, "invalid_request_error", "invalid_request_error", "messages"),
     (400, b'{"detail":"words"}', 400, "invalid_request_error", "invalid_request_error", "messages"),
@@ -105,8 +101,28 @@ def test_what_an_engine_refuses_becomes(
     assert refusal.message
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "kind"),
+    [
+        (500, {"message": "CUDA error: out of memory"}, EngineError),
+        (500, b"<html>", EngineError),
+        (500, b"", EngineError),
+        (500, b"[" * 5000, EngineError),
+        (401, {"message": "Incorrect API key provided: sk-secret"}, EngineError),
+        (403, {"message": "no"}, EngineError),
+        (404, {"message": "model 'x' not found"}, EngineError),
+        (429, {"message": "slow down"}, EngineFull),
+        (503, {"message": "Loading model"}, EngineCrashed),
+        (302, b"", EngineError),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_is_not_the_callers_fault_is_the_engines(given: int, error: Any, kind: type[EngineError]) -> None:
+    assert type(translated(given, error)) is kind
+
+
 def test_what_is_between_the_node_and_its_engine_is_not_passed_on() -> None:
-    assert "sk-secret" not in told(401, {"message": "Incorrect API key provided: sk-secret"}).message
+    assert "sk-secret" not in translated(401, {"message": "Incorrect API key provided: sk-secret"}).message
 
 
 @pytest.mark.parametrize(
@@ -128,14 +144,14 @@ def test_a_long_complaint_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "status"),
+    ("data", "kind"),
     [
-        (b'{"error":{"code":400,"message":"bad"}}', 400),
-        (b'{"error":{"code":500,"message":"oom"}}', 502),
-        (b'{"error":{"message":"no code"}}', 502),
-        (b'{"error":"words"}', 502),
-        (b"nonsense", 502),
+        (b'{"error":{"code":400,"message":"bad"}}', ApiError),
+        (b'{"error":{"code":500,"message":"oom"}}', EngineError),
+        (b'{"error":{"message":"no code"}}', EngineError),
+        (b'{"error":"words"}', EngineError),
+        (b"nonsense", EngineError),
     ],
 )
-def test_an_error_inside_a_stream_has_the_status_it_should_have_had(data: bytes, status: int) -> None:
-    assert in_stream(data, context=None, words="messages").status == status
+def test_an_error_inside_a_stream_is_what_its_status_would_have_made_it(data: bytes, kind: type) -> None:
+    assert type(in_stream(data, context=None, words="messages")) is kind

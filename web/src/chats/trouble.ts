@@ -39,6 +39,11 @@ const WORDS: Readonly<Record<string, readonly [title: string, advice: string]>> 
   no_progress: ['The node stopped working on this', 'Try again; another node will be chosen if there is one.'],
   relay_stopped: ['The relay shut down', 'What arrived is kept. Go on with it, or try again in a moment.'],
   queue_full: ['Too many people are waiting', 'Try again in a little while.'],
+  engine_failed: [
+    'The node’s model could not answer',
+    'Its program failed before the first word, and so did that of every other node asked. Try again in a moment.',
+  ],
+  engine_full: ['The nodes have no room for this model now', 'Others use all of it. Try again in a little while.'],
   queue_timeout: ['Your turn did not come within a minute', 'The nodes are busy. Try again in a little while.'],
   job_unknown: [
     'This answer is no longer kept',

@@ -27,7 +27,7 @@ import { chooseKey } from '../sealing/keys.ts'
 import { type Bytes, concat, object, text } from '../wire/bytes.ts'
 import { type JobId, type NodeId, parseNodeId } from '../wire/ids.ts'
 import { RecordKind, type StreamRecord } from '../wire/stream.ts'
-import { ELSEWHERE, isFull, Lost, lost, nextRecord, type Try } from './attempt.ts'
+import { ELSEWHERE, isFull, Lost, lost, nextRecord, NOT_TWICE, type Try } from './attempt.ts'
 import type { Records, Visit } from './door.ts'
 import type { Relays } from './relays.ts'
 import type { OnSighting } from './sightings.ts'
@@ -223,15 +223,9 @@ export class Answer {
 
   /** Opened records of one answer, from whichever try succeeds. */
   async *#open(call: Bytes, model: string | null): AsyncGenerator<Opened, void, undefined> {
-    const avoid = new Set<NodeId>()
-    let full: TokenPlaceError | null = null
+    const avoid = new Map<NodeId, TokenPlaceError>()
     for (let left = RETRIES; ; left--) {
-      const attempt = await this.#choose(call, model, avoid)
-      // A full queue is not shorter for being asked twice.
-      if (full && avoid.has(attempt.node)) {
-        this.#ended = true
-        throw full
-      }
+      const attempt = await this.#another(call, model, avoid)
       if (this.#signal.aborted) throw new Stopped()
       this.#now = attempt
       this.#options.onBookmark?.({
@@ -249,9 +243,9 @@ export class Answer {
           this.#ended = true
           throw error.error
         }
-        avoid.add(attempt.node)
-        full = isFull(error.error) ? error.error : null
-        this.#way.relays.forget(attempt.door)
+        avoid.set(attempt.node, error.error)
+        if (error.error.code === 'relay_stopped') this.#way.relays.forget(attempt.door)
+        this.#way.relays.passOver(attempt.door, attempt.node)
         this.#tell('retrying')
       }
     }
@@ -283,25 +277,48 @@ export class Answer {
     }
   }
 
-  /** A relay, a node and a checked card; a node that failed already only when there is no other. */
-  async #choose(call: Bytes, model: string | null, avoid: ReadonlySet<NodeId>): Promise<Try> {
+  /** As `#choose`. Where nobody is left, or only who has said already that he cannot, that is the error. */
+  async #another(call: Bytes, model: string | null, avoid: ReadonlyMap<NodeId, TokenPlaceError>): Promise<Try> {
+    const settled = [...avoid.values()].filter(({ code }) => NOT_TWICE.has(code))
+    const last = settled[settled.length - 1]
+    try {
+      const attempt = await this.#choose(call, model, avoid)
+      const said = avoid.get(attempt.node)
+      if (!last || !said || !settled.includes(said)) return attempt
+    } catch (error) {
+      if (!last || !(error instanceof NoNode)) throw error
+    }
+    this.#ended = true
+    throw last
+  }
+
+  /**
+   * A relay, a node and a checked card; a node that failed already only when there is no other, and of those last the
+   * ones that would only fail again.
+   */
+  async #choose(call: Bytes, model: string | null, avoid: ReadonlyMap<NodeId, TokenPlaceError>): Promise<Try> {
     const { relays, trust } = this.#way
     let distrust: UntrustedCard | ClockSkew | null = null
     const served = new Set<string>()
-    const deadline = performance.now() + (avoid.size ? NODE_RETURNS : 0)
+    const mayReturn = [...avoid.values()].some(({ code }) => !NOT_TWICE.has(code))
+    const deadline = performance.now() + (mayReturn ? NODE_RETURNS : 0)
     for (;;) {
       let secondBest: Try | null = null
+      let lastResort: Try | null = null
       const wanted = (node: NodeId): boolean => !avoid.has(node) && trust.admits(node)
       for (const [door, directory] of await relays.directories(model, this.#visit, wanted)) {
         for (const id of directory.models.keys()) served.add(id)
-        for (const { card } of directory.listings) {
+        for (const { card } of relays.inTurn(directory)) {
+          const said = avoid.get(card.body.node)
+          if (!said) relays.chosen(card.body.node) // before anything is awaited: others choose meanwhile
           try {
             const { body, standing } = await trust.check(card)
             const now = Date.now()
             const { sealed, pending } = await sealRequest(call, chooseKey(body.keys, now), now)
             const attempt: Try = { door, node: body.node, standing, card: body, model, pending, sealed, opener: null }
-            if (!avoid.has(body.node)) return attempt
-            secondBest ??= attempt
+            if (!said) return attempt
+            if (NOT_TWICE.has(said.code)) lastResort ??= attempt
+            else secondBest ??= attempt
           } catch (error) {
             if (error instanceof UntrustedCard || error instanceof ClockSkew) distrust = error
             else if (error instanceof KeyUnknown) relays.forget(door)
@@ -309,6 +326,7 @@ export class Answer {
           }
         }
       }
+      secondBest ??= lastResort
       if (secondBest) return secondBest
       if (performance.now() >= deadline) break
       await this.#sleep(200) // the node we lost may be on its way back
@@ -354,8 +372,11 @@ export class Answer {
           if (error.code === 'store_unavailable') {
             relays.failed(attempt.door) // its node may be back soon, through this replica or another
           } else {
-            patience = nextRecord(attempt) || attempt.sealed === null ? COME_BACK / 4 : 0
-            relays.forget(attempt.door)
+            // A relay that is going away: its node is there, and another relay may have it.
+            const whole = error.code === 'draining' ? COME_BACK : COME_BACK / 4
+            patience = nextRecord(attempt) || attempt.sealed === null ? whole : 0
+            if (error.code === 'draining') relays.failed(attempt.door)
+            else relays.forget(attempt.door)
           }
           problem = error
         } else {

@@ -7,15 +7,22 @@ import type { NodeId } from '../wire/ids.ts'
 import type { Door } from './door.ts'
 import type { Standing } from './trust.ts'
 
-/** Endings after which another node, or the same with a fresh card, may do better. */
-const FOR_ANOTHER_NODE: ReadonlySet<string> = new Set([
+/** Endings after which another node, or the same with a fresh card, may do better: the wrong clock may be the node's. */
+export const FOR_ANOTHER_NODE: ReadonlySet<string> = new Set([
   'node_lost',
   'no_progress',
   'relay_stopped',
+  'queue_timeout',
+  'engine_failed',
+  'engine_full',
   'node_draining',
   'busy',
   'key_unknown',
+  'clock_skew',
 ])
+
+/** Endings that the same node would only repeat: they are told as they are where nobody else is left to ask. */
+export const NOT_TWICE: ReadonlySet<string> = new Set(['queue_full', 'queue_timeout', 'engine_failed', 'engine_full'])
 
 /** Endings at one relay that need not be the end: the node may hold the answer for us at another. */
 export const ELSEWHERE: ReadonlySet<string> = new Set(['relay_stopped', 'node_lost'])

@@ -44,6 +44,8 @@ const OTHER_SERVER: ReadonlySet<string> = new Set([
   'key_expired',
   'key_unknown',
   'queue_timeout',
+  'engine_failed',
+  'engine_full',
   'not_found',
 ])
 

@@ -26,6 +26,8 @@ export interface Listing {
 export interface Directory {
   readonly listings: readonly Listing[]
   readonly models: ReadonlyMap<string, number>
+  /** Whether the relay is going away. */
+  readonly draining: boolean
 }
 
 /** One node that is looked for, or one that is liked: that comes first while it has a free slot. */
@@ -242,7 +244,11 @@ export class Door {
     }
     const listings = await Promise.all(nodes.map((entry: unknown) => readListing(entry)))
     const counts = Object.entries(models).filter((entry): entry is [string, number] => typeof entry[1] === 'number')
-    return { listings: listings.filter((listing) => listing !== null), models: new Map(counts) }
+    return {
+      listings: listings.filter((listing) => listing !== null),
+      models: new Map(counts),
+      draining: fields['draining'] === true,
+    }
   }
 }
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tokenplace.errors import ApiError, EngineCrashed, EngineError, TooLarge
+from tokenplace.errors import ApiError
 from tokenplace.node.engines.base import EngineAnswer
-from tokenplace.openai import errors, jsontext
+from tokenplace.openai import jsontext
 from tokenplace.openai.usage import Tally, Usage
 
 JSON = "application/json"
@@ -16,7 +16,7 @@ MAX_ENGINE_ERROR = 64 * 1024
 
 
 class Answer:
-    """One answer. `refusal` is what went wrong before its first piece, None where nothing did."""
+    """One answer. `refusal` is what was wrong with the request, None where nothing was."""
 
     def __init__(
         self,
@@ -40,13 +40,6 @@ class Answer:
     def usage(self) -> Usage:
         """What it has cost so far, in OpenAI's shape; `prompt_tokens` is left out while nobody knows it."""
         return self._tally.best
-
-
-def as_refusal(error: ApiError | EngineError | TooLarge) -> ApiError:
-    """What went wrong before the first piece, as a status. The engine's own words stay here."""
-    if isinstance(error, ApiError):
-        return error
-    return errors.crashed() if isinstance(error, EngineCrashed) else errors.failed()
 
 
 def refused(refusal: ApiError) -> Answer:

@@ -6,9 +6,10 @@
         answer.usage                               # the best that is known, also after a break
 
 What is wrong with a request is told before the engine hears of it. The engine is always asked to stream words, since
-only a streamed request frees its slot when it is dropped; JSON answers are put together here. A refusal, or an engine
-that fails before its first piece, becomes a status and JSON; what fails later raises EngineError, and nothing that
-looks like an ending has been sent then.
+only a streamed request frees its slot when it is dropped; JSON answers are put together here. What is wrong with the
+request itself becomes a status and JSON. An engine that fails raises EngineError: out of the block's head where it
+gave nothing, so that another node can be asked, and from `body` later, and nothing that looks like an ending has been
+sent then.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from http import HTTPStatus
 
 from pydantic_core import from_json
 
-from tokenplace.errors import ApiError, EngineError, TooLarge
-from tokenplace.node.api.answers import JSON, MAX_ENGINE_ERROR, Answer, Said, as_refusal, beginning, once, refused
+from tokenplace.errors import ApiError, EngineError
+from tokenplace.node.api.answers import JSON, MAX_ENGINE_ERROR, Answer, Said, beginning, once, refused
 from tokenplace.node.api.served import Meant, Names
 from tokenplace.node.api.streams import Asked, Pieces, as_events, as_json
 from tokenplace.node.engines.base import Engine, EngineAnswer
@@ -111,14 +112,15 @@ class NodeApi:
     async def answer(self, path: str, body: bytes) -> AsyncIterator[Answer]:
         """Answer one request. Leaving the block cancels it: the engine stops whatever it was doing for it.
 
-        Nothing is raised for a request that is refused: the answer then has the status and JSON of the refusal.
+        Nothing is raised for a request that is refused: the answer then has the status and JSON of the refusal. Raises
+        EngineError for an engine that fails before its first piece.
         """
         async with AsyncExitStack() as stack:
             try:
                 answer = await self._begin(stack, path, body)
-            except (ApiError, EngineError, TooLarge) as error:
+            except ApiError as error:
                 await stack.aclose()  # a slow reader of a refusal holds no slot
-                answer = refused(as_refusal(error))
+                answer = refused(error)
             yield answer
 
     async def _begin(self, stack: AsyncExitStack, path: str, body: bytes) -> Answer:
@@ -145,10 +147,7 @@ class NodeApi:
             raise EngineError("The model runtime does not stream.")
         pieces = Pieces(engine_answer, asked)
         stack.push_async_callback(pieces.close)
-        try:
-            first = await pieces.first()
-        except ApiError as error:
-            raise asked.blame(error) from None
+        first = await pieces.first()
         out = as_events(first, pieces, asked) if asked.stream else as_json(first, pieces, asked)
         stack.push_async_callback(out.aclose)
         return Answer(HTTPStatus.OK, EVENT_STREAM if asked.stream else JSON, out, asked.tally)

@@ -14,7 +14,7 @@ from tokenplace.node.engines.base import EngineAnswer
 from tokenplace.openai import errors, jsontext
 from tokenplace.openai.asking import EngineBody
 from tokenplace.openai.chat import Chunk
-from tokenplace.openai.events import EventParser, data_event, done_event
+from tokenplace.openai.events import Event, EventParser, data_event, done_event
 from tokenplace.openai.usage import Tally, Usage
 
 
@@ -84,9 +84,10 @@ class Asked:
     said: bytes | None = None
     """The engine's events where the node itself answers, and the engine is not asked."""
 
-    def blame(self, error: ApiError) -> ApiError:
+    def blame(self, error: ApiError | EngineError) -> ApiError | EngineError:
         """A refusal in the terms of the request that came."""
-        error.param = self.param(error.param)
+        if isinstance(error, ApiError):
+            error.param = self.param(error.param)
         return error
 
 
@@ -100,7 +101,7 @@ class Pieces:
         self._done = False
 
     async def first(self) -> list[Chunk]:
-        """The chunks up to the first that says anything. What goes wrong here may still become a status.
+        """The chunks up to the first that says anything. A refusal here may still become a status.
 
         Raises EngineError, also where the answer ends without any, and ApiError.
         """
@@ -120,7 +121,7 @@ class Pieces:
         except StopAsyncIteration:
             raise EngineCrashed from None  # a stream without [DONE] did not end, it broke
         chunks: list[Chunk] = []
-        for event in self._events.feed(data):
+        for event in self._fed(data):
             if event.done:
                 self._done = True
                 chunks += self._asked.repair.end()
@@ -134,9 +135,16 @@ class Pieces:
             if not isinstance(told, dict):
                 raise EngineError("The model runtime sent an event that is no chunk.")
             if event.name == b"error" or "error" in told:
-                raise errors.in_stream(event.data, context=self._asked.context, words=self._asked.words)
+                refusal = errors.in_stream(event.data, context=self._asked.context, words=self._asked.words)
+                raise self._asked.blame(refusal)
             chunks += self._asked.repair.take(told)
         return chunks
+
+    def _fed(self, data: bytes) -> list[Event]:
+        try:
+            return self._events.feed(data)
+        except TooLarge as error:
+            raise EngineError(error.message) from error
 
     async def close(self) -> None:
         """Let go of the engine's bytes."""
@@ -149,7 +157,7 @@ async def as_events(first: list[Chunk], pieces: Pieces, asked: Asked) -> AsyncGe
     while chunks is not None:
         if chunks:
             yield asked.voice.say(chunks)
-        chunks = await _later(pieces)
+        chunks = await pieces.more()
     yield asked.voice.end(asked.tally.told)
 
 
@@ -158,15 +166,5 @@ async def as_json(first: list[Chunk], pieces: Pieces, asked: Asked) -> AsyncGene
     chunks: list[Chunk] | None = first
     while chunks is not None:
         asked.assembly.take(chunks)
-        chunks = await _later(pieces)
+        chunks = await pieces.more()
     yield jsontext.write(asked.assembly.whole(asked.tally.told))
-
-
-async def _later(pieces: Pieces) -> list[Chunk] | None:
-    """More chunks; the status is out by now, so that every failure is the engine's."""
-    try:
-        return await pieces.more()
-    except ApiError as refusal:
-        raise EngineError(refusal.message) from refusal
-    except TooLarge as error:
-        raise EngineError(error.message) from error

@@ -7,6 +7,6 @@ what becomes of one in the open.
 
 from tokenplace.node.classic.door import ClassicDoor
 from tokenplace.node.classic.keys import ClassicKeys
-from tokenplace.node.classic.work import ClassicWorker
+from tokenplace.node.classic.work import ClassicTask
 
-__all__ = ["ClassicDoor", "ClassicKeys", "ClassicWorker"]
+__all__ = ["ClassicDoor", "ClassicKeys", "ClassicTask"]

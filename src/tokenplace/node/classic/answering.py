@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
-from tokenplace.errors import ApiError, EngineCrashed, EngineError
+from tokenplace.errors import ApiError, EngineCrashed, EngineError, TokenPlaceError, TooLarge
 from tokenplace.node.api import Answer
 from tokenplace.node.api.answers import let_go
 from tokenplace.node.classic.opening import Opened, Recipient, Visible
@@ -35,7 +35,8 @@ Message = dict[str, Any]
 
 @dataclass(slots=True)
 class Reply:
-    """The answer to one classic request. `messages` raises EngineError when the engine fails under them."""
+    """The answer to one classic request. `messages` raises EngineError when the engine fails under them, ApiError or
+    TooLarge where the request is why there is no more."""
 
     status: int
     messages: AsyncIterator[Message]
@@ -71,7 +72,7 @@ async def _whole(to: Recipient, answer: Answer, history: list[Any] | None) -> As
     async for chunk in _unbroken(answer):
         body += chunk
         if len(body) > MAX_WHOLE:
-            raise EngineError(f"An answer in one envelope has at most {MAX_WHOLE} bytes; ask for a stream.")
+            raise TooLarge(f"An answer in one envelope has at most {MAX_WHOLE} bytes; ask for a stream.")
     yield await asyncio.to_thread(_sealed, to, bytes(body), history)
 
 
@@ -121,10 +122,14 @@ async def _unbroken(answer: Answer) -> AsyncIterator[bytes]:
         raise EngineCrashed from None
     except EngineError:
         raise EngineError("The model runtime on this node failed under the answer. Try again.") from None
+    except ApiError as error:
+        raise discreet(error) from None
     finally:
         await let_go(chunks)
 
 
-def as_error(error: EngineError) -> ApiError:
+def as_error(error: TokenPlaceError) -> ApiError:
     """What is told of an answer that broke off."""
+    if isinstance(error, ApiError):
+        return error
     return ApiError(error.message, status=HTTPStatus.BAD_GATEWAY, type="server_error", code=error.code)

@@ -67,7 +67,10 @@ class Engine(Protocol):
         """Give everything back. Never raises."""
 
     def open(self, path: str, body: JsonObject) -> AbstractAsyncContextManager[EngineAnswer]:
-        """Ask. `path` is OpenAI's (`/v1/chat/completions`). Raises EngineError when it cannot be asked."""
+        """Ask. `path` is OpenAI's (`/v1/chat/completions`). Raises EngineError when it cannot be asked.
+
+        EngineFull where only others' answers stand in the way.
+        """
 
 
 class Readiness:

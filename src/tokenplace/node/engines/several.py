@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tokenplace.errors import EngineError
+from tokenplace.errors import EngineError, EngineFull
 from tokenplace.node.engines.base import Engine, EngineAnswer, JsonObject, Readiness
 from tokenplace.wire.card import ModelCard
 
@@ -206,7 +206,7 @@ class SeveralEngines:
             async with asyncio.timeout(max(0.0, patience)):
                 await self._changed.wait()
         except TimeoutError:
-            raise EngineError(
+            raise EngineFull(
                 "All memory is taken by models that are answering; try again soon, or ask another node."
             ) from None
 
