@@ -106,6 +106,42 @@ test('questions that are asked together are spread over the nodes with free slot
   expect(asked.filter(({ pathname }) => pathname.endsWith('/nodes')).length).toBe(1)
 }, 60_000)
 
+test('who comes back too often waits as long as it is told, and loses nothing', async () => {
+  const slow = await stage.relay()
+  await stage.node([slow.url], { delay: 0.02 })
+  const came: number[] = []
+  /** The relay's answer, cut off after some pieces. */
+  const cut = (response: Response): Response => {
+    let pieces = 0
+    const body = response.body?.pipeThrough(
+      new TransformStream<Uint8Array, Uint8Array>({
+        transform(piece, controller) {
+          if (++pieces > 3) controller.error(new Error('cut'))
+          else controller.enqueue(piece)
+        },
+      }),
+    )
+    return new Response(body, { headers: response.headers })
+  }
+  const watch = async (address: string, init: RequestInit): Promise<Response> => {
+    if (init.method === 'POST') return cut(await fetch(address, init))
+    if (!address.includes('/jobs/')) return fetch(address, init)
+    came.push(performance.now())
+    return came.length === 1 ? full() : fetch(address, init)
+  }
+  const words = Array.from({ length: 30 }, (_, i) => `word${i}`).join(' ')
+  const client = new Client(slow.url, { fetch: watch })
+  const stream = await client.chat.completions.create({
+    ...question,
+    messages: [{ role: 'user', content: words }],
+  })
+  let text = ''
+  for await (const chunk of stream) text += chunk.choices[0]?.delta.content ?? ''
+  expect(text).toBe(`echo: ${words}`)
+  expect(came.length).toBe(2)
+  expect((came[1] as number) - (came[0] as number)).toBeGreaterThanOrEqual(1900)
+}, 60_000)
+
 test('a sticky client asks the node again that answered it, and the relay is told', async () => {
   const { client, asked } = watched(() => false, { sticky: true })
   const answered = new Set<string>()

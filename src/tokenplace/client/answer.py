@@ -311,6 +311,7 @@ class Answer:
         pause = 0.05
         while True:
             seen = attempt.next_record
+            asked = 0.0
             try:
                 async with self._source(attempt, submitted) as records:
                     submitted = True
@@ -332,7 +333,9 @@ class Answer:
                 problem, patience = error, _RETURN / 4 if attempt.next_record else 0.0
                 self.relays.forget(attempt.door)
             except Refused as error:
-                raise _Lost(error, again=isinstance(error, QueueFull)) from None
+                if error.retry_after is None or not attempt.next_record:
+                    raise _Lost(error, again=isinstance(error, QueueFull)) from None
+                problem, patience, asked = error, _RETURN, error.retry_after
             except _Lost as lost:
                 if not attempt.next_record or lost.error.code not in _ELSEWHERE or not self.relays.several:
                     raise
@@ -343,10 +346,10 @@ class Answer:
             now = self.clock()
             if attempt.next_record > seen or broken_at is None:
                 broken_at, pause = now, 0.05
-            if now - broken_at >= patience:
+            if now + asked - broken_at >= patience:
                 raise _Lost(JobFailed(Outcome.NODE_LOST, problem.message), again=True)
             self._news(Phase.RETURNING)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(max(pause, asked))
             pause = min(1.5 * pause, 2.0)
             attempt.door = self._next_door(attempt.door)
 

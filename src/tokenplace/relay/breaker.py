@@ -4,14 +4,16 @@
                                      ▲                          │
                                      └──failure, a longer pause─┘
 
-Only failures that nobody but the node can cause are counted: it vanished with work in its hands (once, however much
-that was), it made no progress, it broke the rules of the link, or it says itself that its engine failed. What a client
-could cause (a request that does not open) would let a stranger switch nodes off.
+Only failures that nobody but the node can cause are counted: it vanished with work in its hands, it made no progress,
+it broke the rules of the link, or it says itself that its engine failed. What a client could cause (a request that does
+not open) would let a stranger switch nodes off. Jobs that were under way when something was counted already failed of
+the same thing: one crash under many answers is one failure.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from math import inf
 
 FAILURES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
@@ -29,7 +31,7 @@ class Circuit(StrEnum):
 class Breaker:
     """One node's failures in a row."""
 
-    __slots__ = ("_failures", "_pause", "state", "trial", "until")
+    __slots__ = ("_counted_at", "_failures", "_pause", "state", "trial", "until")
 
     def __init__(self) -> None:
         self.state = Circuit.CLOSED
@@ -38,6 +40,7 @@ class Breaker:
         self.trial = False
         """Whether a request tries a half-open one now."""
         self._failures = 0
+        self._counted_at = -inf
         self._pause = FIRST_PAUSE
 
     @property
@@ -58,10 +61,13 @@ class Breaker:
         """The trial ended in something that says nothing of the node: another may try."""
         self.trial = False
 
-    def failed(self, now: float) -> bool:
-        """A failure; whether the breaker opened now."""
-        self._failures += 1
+    def failed(self, now: float, begun: float | None = None) -> bool:
+        """A failure, of a job that was `begun` then; whether the breaker opened now."""
         self.trial = False
+        if begun is not None and begun < self._counted_at:
+            return False
+        self._failures += 1
+        self._counted_at = now
         if self.state is Circuit.OPEN or (self.state is Circuit.CLOSED and self._failures < FAILURES):
             return False
         if self.state is Circuit.HALF_OPEN:

@@ -250,7 +250,7 @@ class Broker:
             node.end, node.close = end, close
             node.slots = node.free = hello.slots
         node.since = end.last_pinged = now
-        node.draining = node.blamed = False
+        node.draining = False
         node.standing.breaker.look(now)
         end.welcome("token.place relay")
         if self.draining:
@@ -471,7 +471,7 @@ class Broker:
         ticket.sid = None
         reason = refused(reason)
         if reason is FORGOTTEN and ticket.offered:
-            self._blame(node, now)
+            self._ill(node, now, ticket.begun)
         self._finish(ticket, Move.FAIL, reason)
         self._serve(node, now)
 
@@ -484,7 +484,7 @@ class Broker:
             node.standing.answer_given(ticket.passed_on + ticket.received_bytes, took)
             self._well(node)
         elif reason.code in (Outcome.NODE_LOST, ENGINE_FAILED) or reason.message == ENGINE_FAILED:
-            self._ill(node, now)
+            self._ill(node, now, ticket.begun)
         move = Move.FINISH if reason.code in (Outcome.DONE, Outcome.ABORTED) else Move.CANCEL
         self._finish(ticket, move, reason)
 
@@ -499,19 +499,13 @@ class Broker:
             if outcome is Outcome.NO_PROGRESS:
                 self._ill(node, now)
             elif outcome is Outcome.NODE_LOST:
-                self._blame(node, now)
+                self._ill(node, now, ticket.begun)
         self._finish(ticket, Move.FAIL, expired(outcome))
 
-    def _ill(self, node: Node, now: float) -> None:
-        """The node failed at a job, and nobody else can have caused it."""
-        if node.standing.breaker.failed(now):
+    def _ill(self, node: Node, now: float, begun: float | None = None) -> None:
+        """The node failed at a job that was `begun` then, and nobody else can have caused it."""
+        if node.standing.breaker.failed(now, begun):
             self.roster.unlist(node)
-
-    def _blame(self, node: Node, now: float) -> None:
-        """The node went away with work in its hands: one failure, however much it held."""
-        if not node.blamed:
-            node.blamed = True
-            self._ill(node, now)
 
     def _well(self, node: Node) -> None:
         """The node gave an answer."""

@@ -44,9 +44,10 @@ from tokenplace.relay.asgi import (
 from tokenplace.relay.body import OwnMemory, read_body
 from tokenplace.relay.limits import Budget, Limiter
 from tokenplace.wire import routes
+from tokenplace.wire.frames import CONTENT_TYPE
 from tokenplace.wire.limits import MAX_MESSAGE, MiB
 
-CONTENT_TYPE = b"application/vnd.tp.link"
+_TYPE = CONTENT_TYPE.encode()
 WAIT = 20.0
 """Seconds that a request for the next message may wait."""
 
@@ -174,10 +175,10 @@ class PolledLinks:
                 await self._poll(talk, receive, send)
             case "POST":
                 await self._hear(talk, scope, receive)
-                await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
+                await respond(send, HTTPStatus.NO_CONTENT, b"", _TYPE)
             case "DELETE":
                 talk.hang_up()
-                await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
+                await respond(send, HTTPStatus.NO_CONTENT, b"", _TYPE)
             case _:
                 raise WrongMethod("GET, POST, DELETE")
         talk.heard = self._clock()
@@ -246,7 +247,7 @@ class PolledLinks:
         try:
             await asyncio.wait({getting, leaving, over}, timeout=self._wait, return_when=asyncio.FIRST_COMPLETED)
             if getting.done() and not getting.cancelled():
-                await respond(send, HTTPStatus.OK, getting.result(), CONTENT_TYPE)
+                await respond(send, HTTPStatus.OK, getting.result(), _TYPE)
             elif leaving.done():
                 talk.hang_up()  # what was on its way to the node may be lost: the node begins anew
             elif talk.over.is_set():
@@ -255,7 +256,7 @@ class PolledLinks:
                 shape = {"error": {"message": reason or "This link is over.", "code": "link_over", "close": code}}
                 await respond_json(send, HTTPStatus.GONE, shape)
             else:
-                await respond(send, HTTPStatus.NO_CONTENT, b"", CONTENT_TYPE)
+                await respond(send, HTTPStatus.NO_CONTENT, b"", _TYPE)
         finally:
             for waiting in (getting, leaving, over):
                 waiting.cancel()

@@ -68,8 +68,6 @@ class Node:
     draining: bool = False
     rtt: float | None = None
     standing: Standing = field(default_factory=Standing)
-    blamed: bool = False
-    """Whether its last going away was counted as a failure already."""
     visitors: Visitors = field(default_factory=Visitors)
     queue: FairQueue = field(default_factory=FairQueue)
     active: dict[Sid, Ticket] = field(default_factory=dict)

@@ -358,6 +358,31 @@ def test_a_lost_job_of_which_nothing_was_seen_is_sent_anew() -> None:
     assert [call[0] for call in door.calls] == ["submit", "resume", "submit"]
 
 
+def test_who_comes_back_too_often_waits_as_long_as_it_is_told() -> None:
+    async def main() -> tuple[bytes, float]:
+        began = now()
+        async with asking(door) as answer:
+            return await answer.read(), now() - began
+
+    door = ScriptedDoor("relay", [upto(2, BROKEN), QueueFull(retry_after=7), whole], nodes=[a_node(1)])
+    content, took = run(main)
+    assert content == ALL
+    assert 7 <= took < 9
+    assert door.calls[1:] == [("resume", 2), ("resume", 2)]
+
+
+def test_who_would_have_to_wait_longer_than_its_answer_is_kept_hears_it_at_once() -> None:
+    async def main() -> float:
+        began = now()
+        with pytest.raises(JobFailed):
+            async with asking(door) as answer:
+                await answer.read()
+        return now() - began
+
+    door = ScriptedDoor("relay", [upto(2, BROKEN), QueueFull(retry_after=60), whole], nodes=[a_node(1)])
+    assert run(main) < 5
+
+
 def test_a_relay_that_is_going_away_is_come_back_to_as_long_as_one_that_is_gone() -> None:
     async def main() -> float:
         began = now()

@@ -48,6 +48,20 @@ def test_one_that_vanishes_under_many_answers_has_failed_once(desk: Desk) -> Non
     assert state(desk.node()) is Circuit.CLOSED
 
 
+def test_one_crash_of_an_engine_under_many_answers_is_one_failure(desk: Desk) -> None:
+    node = desk.node(slots=4 * FAILURES)
+    for turn in range(FAILURES):
+        assert state(node) is Circuit.CLOSED, turn
+        for _ in range(4):
+            desk.submit(node.id)
+        desk.now += 1
+        for offer in node.offers():
+            node.accept(offer.sid)
+            node.finish(offer.sid, 0, Reason(ENGINE_FAILED), 4 * FAILURES)
+            desk.now += 0.01
+    assert state(node) is Circuit.OPEN
+
+
 def test_one_that_comes_back_without_its_answers_has_failed_once_too(desk: Desk) -> None:
     for turn in range(FAILURES):
         node = desk.node(slots=4)

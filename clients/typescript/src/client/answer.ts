@@ -344,6 +344,7 @@ export class Answer {
       const seen = nextRecord(attempt)
       let problem: TokenPlaceError
       let patience = COME_BACK
+      let asked = 0
       try {
         const records = await this.#source(attempt, submitted)
         submitted = true
@@ -367,8 +368,11 @@ export class Answer {
           relays.failed(attempt.door)
           patience = COME_BACK / 4
           problem = error.error
+        } else if (error instanceof Refused && !error.elsewhere) {
+          if (error.retryAfter === null || !nextRecord(attempt)) throw new Lost(error, isFull(error))
+          asked = error.retryAfter * 1000
+          problem = error
         } else if (error instanceof Refused) {
-          if (!error.elsewhere) throw new Lost(error, isFull(error))
           if (error.code === 'store_unavailable') {
             relays.failed(attempt.door) // its node may be back soon, through this replica or another
           } else {
@@ -389,7 +393,7 @@ export class Answer {
         brokenAt = now
         pause = 50
       }
-      if (now - brokenAt >= patience) {
+      if (now + asked - brokenAt >= patience) {
         // Who comes back to an old answer wants to know that it is gone, not that a node is.
         throw new Lost(
           problem instanceof Refused && !attempt.sealed ? problem : new JobFailed('node_lost', problem.message),
@@ -397,7 +401,7 @@ export class Answer {
         )
       }
       this.#tell('returning')
-      await this.#sleep(pause)
+      await this.#sleep(Math.max(pause, asked))
       pause = Math.min(1.5 * pause, 2000)
       attempt.door = relays.after(attempt.door)
     }
