@@ -36,4 +36,4 @@ for (const { fileName, code } of output) {
   )
 }
 console.log(`the client: ${loaded} bytes gzipped`)
-if (loaded > 15_800) process.exitCode = 1
+if (loaded > 16_200) process.exitCode = 1
