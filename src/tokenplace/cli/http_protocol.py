@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from tokenplace.cli.crowd import Crowd
 from tokenplace.cli.refusing import error_body
-from tokenplace.relay.asgi import ABORT, WRITE, App, Message, Receive, Scope, Send
+from tokenplace.relay.asgi import ABORT, WRITE, WRITTEN, App, Message, Receive, Scope, Send
 from tokenplace.wire.limits import MAX_REQUEST, KiB, MiB
 
 MAX_HEAD = 32 * KiB
@@ -93,6 +93,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, bounds: Bounds, crowd: Crowd, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._written = 0
+        """Bytes of pieces that went out the short way."""
         self._bounds = bounds
         self._crowd = crowd
 
@@ -100,7 +102,12 @@ class HttpProtocol(HttpToolsProtocol):
         """A client is here."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._bare_state = self.app_state
-        self.app_state = {**self.app_state, ABORT: self.transport.abort, WRITE: self.write_piece}
+        self.app_state = {
+            **self.app_state,
+            ABORT: self.transport.abort,
+            WRITE: self.write_piece,
+            WRITTEN: lambda: self._written,
+        }
         self._head_begun = False
         self._in_body = False
         self._head_bytes = 0
@@ -138,6 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return False
+        self._written += len(data)
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 

@@ -46,7 +46,16 @@ from tokenplace.link.events import (
     Rewound,
     Welcomed,
 )
-from tokenplace.wire.frames import MORE, Frame, FrameKind, pack_control, pack_frame, parse_control, split_frames
+from tokenplace.wire.frames import (
+    MORE,
+    Frame,
+    FrameKind,
+    lone_record,
+    pack_control,
+    pack_frame,
+    parse_control,
+    split_frames,
+)
 from tokenplace.wire.ids import JOB_ID_BYTES, JobId, Sid
 from tokenplace.wire.limits import CREDIT_WINDOW, JOB_CHUNK, MAX_FRAMES, MAX_MESSAGE, MAX_REQUEST, MAX_UNSENT_FRAMES
 from tokenplace.wire.messages import Ending, Hello, Reason, Status
@@ -246,10 +255,19 @@ class RelayEnd(_End[RelayEvent]):
 
     # -- bytes in --------------------------------------------------------------------------------------------------
 
+    def receive(self, message: bytes, now: float) -> list[RelayEvent]:
+        """As of both ends. A record alone, as nearly every message is, takes no detour over frames."""
+        alone = lone_record(message)
+        if alone is None:
+            return super().receive(message, now)
+        self.last_heard = now
+        piece = self._data(*alone)
+        return [] if piece is None else [piece]
+
     def _read(self, frame: Frame, now: float) -> RelayEvent | None:
         kind = frame.kind
         if kind is FrameKind.DATA:
-            return self._data(frame)
+            return self._data(Sid(frame.sid), frame.seq, frame.payload)
         if self.phase is Phase.CHALLENGED and kind is FrameKind.HELLO:
             self.phase = Phase.INTRODUCED
             return Introduced(Hello.parse(parse_control(frame.payload)))
@@ -295,38 +313,38 @@ class RelayEnd(_End[RelayEvent]):
             raise LinkError("An END that knows of an offer never made.")
         return ending
 
-    def _data(self, frame: Frame) -> Piece | None:
-        size = len(frame.payload)
+    def _data(self, sid: Sid, number: int, record: bytes) -> Piece | None:
+        size = len(record)
         if not size:
             raise LinkError("A record that carries nothing.")  # no credit would ever bound them
-        stream = self._streams.get(Sid(frame.sid))
+        stream = self._streams.get(sid)
         if stream is None:
-            self._issued(frame)
+            self._issued(sid, FrameKind.DATA)
             self._stale_bytes -= size
             if self._stale_bytes < 0:
                 raise LinkError("More records of streams that are gone than their credit had left.")
             return None
         if not stream.flowing:
             raise LinkError("Records before the ACCEPT.")
-        if frame.seq != stream.next_record:
-            raise LinkError(f"Record {frame.seq} where {stream.next_record} is next.")
+        if number != stream.next_record:
+            raise LinkError(f"Record {number} where {stream.next_record} is next.")
         stream.received += size
         if stream.received > stream.allowed:
             raise LinkError(f"{stream.received} bytes where {stream.allowed} were granted.")
         stream.next_record += 1
-        return Piece(Sid(frame.sid), frame.seq, frame.payload)
+        return Piece(sid, number, record)
 
     def _stream(self, frame: Frame, now: float) -> _Stream | None:
         """The stream of a frame; None when it is gone."""
         stream = self._streams.get(Sid(frame.sid))
         if stream is None:
-            self._issued(frame)
+            self._issued(frame.sid, frame.kind)
             self._bear(frame, now)
         return stream
 
-    def _issued(self, frame: Frame) -> None:
-        if not 0 < frame.sid <= self.last_sid:
-            raise LinkError(f"A {frame.kind.name} frame for an offer that was never made.")
+    def _issued(self, sid: int, kind: FrameKind) -> None:
+        if not 0 < sid <= self.last_sid:
+            raise LinkError(f"A {kind.name} frame for an offer that was never made.")
 
 
 class NodeEnd(_End[NodeEvent]):

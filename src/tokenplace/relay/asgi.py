@@ -33,6 +33,9 @@ WRITE = "token.place.write"
 It says whether it did: not while the socket is full, nor where an answer has no pieces of its own.
 """
 
+WRITTEN = "token.place.written"
+"""Where the server tells, in the scope's state, how many bytes of pieces a connection has been written that way."""
+
 DIRECT = "token.place.direct"
 """Where the server leaves, in a WebSocket scope's state, a way to be handed messages without queue and task switch."""
 

@@ -38,7 +38,7 @@ from tokenplace.relay.jobs import Job, Move, Step
 from tokenplace.relay.roster import Node, Roster
 from tokenplace.relay.tickets import INTERRUPTED, Ticket
 from tokenplace.wire.card import Card
-from tokenplace.wire.ids import JobId, NodeId
+from tokenplace.wire.ids import JobId, NodeId, Sid
 from tokenplace.wire.limits import MAX_QUEUE_PER_NODE, MAX_QUEUED_BYTES, MAX_STREAMS_PER_NODE, TIMING, Timing
 from tokenplace.wire.messages import ENGINE_FAILED, Hello, Outcome, Reason
 
@@ -292,15 +292,10 @@ class Broker:
         """One event of a node's link."""
         if node.end is not end:
             return
+        if type(event) is Piece:  # nearly every one is: before all others, and without the match's price
+            self._piece(node, event.sid, event.data, now)
+            return
         match event:
-            case Piece(sid=sid, data=data):
-                ticket = node.active.get(sid)
-                if ticket is not None:
-                    self.counts.pieces += 1
-                    self.counts.bytes += len(data)
-                    if ticket.sealed is not None:
-                        self._let_go_of_request(ticket)
-                    ticket.put(data, now)
             case Ended(sid=sid, ending=ending):
                 ticket = node.active.pop(sid, None)
                 if ticket is not None:
@@ -337,6 +332,15 @@ class Broker:
                 self._empty(node, STOPPING)
             case _:
                 raise AssertionError(f"unexpected event {event!r}")
+
+    def _piece(self, node: Node, sid: Sid, data: bytes, now: float) -> None:
+        ticket = node.active.get(sid)
+        if ticket is not None:
+            self.counts.pieces += 1
+            self.counts.bytes += len(data)
+            if ticket.sealed is not None:
+                self._let_go_of_request(ticket)
+            ticket.put(data, now)
 
     def renew(self, node: Node, card: Card) -> None:
         """A newer card of a connected node, whose signature was checked."""

@@ -63,6 +63,7 @@ class Delivery:
         self._over = False
         self._given = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._sign_again = broker.timing.sign_of_life_again
         self._sign_due = clock() + (0.0 if ticket.job.step is Step.QUEUED else broker.timing.sign_of_life)
         self._abort = abort
         self._write: Callable[[bytes], bool] | None = None
@@ -88,27 +89,22 @@ class Delivery:
         does not take, and everything that is not a piece, comes out of `next`.
         """
         self._write = write
+        if self._holds:
+            self._ticket.hand = self._hand if write is not None else None
 
     def _woken(self) -> None:
-        if self._pass_on():
-            return
         self._stir()
         ended = self._ticket.ended
         if ended is not None and ended.code == Outcome.CLIENT_STALLED and self._abort is not None:
             self._abort()  # the socket is full and will stay so: nothing could be told on it
 
-    def _pass_on(self) -> bool:
-        """Write what has just arrived, where nothing stands before it."""
-        ticket, waiter = self._ticket, self._waiter
-        if self._write is None or waiter is None or waiter.done() or not ticket.pieces or ticket.ended is not None:
+    def _hand(self, piece: bytes, now: float) -> bool:
+        """Write what has just arrived, if `next` waits for it and nothing else."""
+        waiter, write, ticket = self._waiter, self._write, self._ticket
+        if waiter is None or waiter.done() or write is None or ticket.wake is not self._wake or not write(piece):
             return False
-        data = ticket.take()
-        if not self._write(data):
-            ticket.pieces.appendleft(data)
-            return False
-        now = self._clock()
         self._went(now)
-        self._broker.taken(ticket, len(data), now)
+        self._broker.taken(ticket, len(piece), now)
         return True
 
     def _went(self, now: float) -> None:
@@ -116,7 +112,7 @@ class Delivery:
         if self._first:
             self._first = False
             self._broker.counts.waits.first_piece.add(now - self._ticket.created)
-        self._sign_due = now + self._broker.timing.sign_of_life_again
+        self._sign_due = now + self._sign_again
 
     def hang_up(self) -> None:
         """The client's connection is gone; `next` returns."""

@@ -57,6 +57,8 @@ class Ticket:
     returns: int = 0
     """How often its node came back to it without bringing anything."""
     ended: Reason | None = None
+    hand: Callable[[bytes, float], bool] | None = None
+    """The client's shell: take this now, if you can."""
     wake: Callable[[], None] | None = None
     """The client's shell: there is something to take. The shell that set it is the one that holds the ticket."""
 
@@ -71,15 +73,16 @@ class Ticket:
             self.wake()
 
     def put(self, piece: bytes, now: float) -> None:
-        """A record for the client."""
+        """A record for the client, who gets it at once where nothing waits before it."""
         if self.received_bytes == self.taken_bytes:
             self.taken_at = now
-        self.pieces.append(piece)
         self.received_bytes += len(piece)
         self.next_record += 1
         self.returns = 0
         self.since = now
-        self.call()
+        if self.hand is None or self.pieces or not self.hand(piece, now):
+            self.pieces.append(piece)
+            self.call()
 
     def take(self) -> bytes:
         """All that waits, in one piece; empty when nothing does."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import structlog
 
-from tokenplace.relay.asgi import WRITE, Message, Scope, Send, header
+from tokenplace.relay.asgi import WRITTEN, Message, Scope, Send, header
 from tokenplace.relay.histogram import Histogram
 from tokenplace.wire import routes
 
@@ -120,7 +120,7 @@ class Traffic:
 class Exchange:
     """One request and what is sent for it."""
 
-    __slots__ = ("_scope", "_send", "_traffic", "_write", "began", "head", "route", "size", "status")
+    __slots__ = ("_before", "_scope", "_send", "_sent", "_traffic", "_written", "began", "head", "route", "status")
 
     def __init__(self, traffic: Traffic, scope: Scope, send: Send, route: Route, began: float) -> None:
         self._traffic = traffic
@@ -129,19 +129,15 @@ class Exchange:
         self.route = route
         self.began = began
         self.status = 0
-        self.size = 0
         self.head: Message = {}
-        state = scope.setdefault("state", {})
-        self._write: Callable[[bytes], bool] | None = state.get(WRITE)
-        if self._write is not None:
-            state[WRITE] = self.write
+        self._sent = 0
+        self._written: Callable[[], int] = scope.get("state", {}).get(WRITTEN, int)
+        self._before: int = self._written()
 
-    def write(self, data: bytes) -> bool:
-        """Count a piece that goes out the short way."""
-        if self._write is None or not self._write(data):
-            return False
-        self.size += len(data)
-        return True
+    @property
+    def size(self) -> int:
+        """Bytes of the answer so far, those that went out the short way among them."""
+        return self._sent + self._written() - self._before
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on. Not a coroutine itself: every piece of every answer comes through here."""
@@ -149,7 +145,7 @@ class Exchange:
             self.status = message["status"]
             self.head = message
         else:
-            self.size += len(message.get("body", b""))
+            self._sent += len(message.get("body", b""))
         return self._send(message)
 
     def end(self) -> None:

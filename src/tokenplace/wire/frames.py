@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from tokenplace.errors import TooLarge, WireError
+from tokenplace.wire.ids import Sid
 from tokenplace.wire.limits import MAX_CONTROL, MAX_FRAME_PAYLOAD, MAX_FRAMES
 
 _LAYOUT = struct.Struct(">BBIII")
@@ -104,6 +105,18 @@ def split_frames(message: bytes) -> list[Frame]:
         frames.append(Frame(known, flags, sid, seq, message[start : start + length]))
         start += length
     return frames
+
+
+def lone_record(message: bytes) -> tuple[Sid, int, bytes] | None:
+    """The sid, seq and payload of a message that is one DATA frame and nothing else, as nearly every one is.
+
+    None for any other, which is for `split_frames` to read.
+    """
+    size = len(message) - HEADER_BYTES
+    if size < 0 or message[0] != FrameKind.DATA:
+        return None
+    _, _, sid, seq, length = _LAYOUT.unpack_from(message)
+    return (sid, seq, message[HEADER_BYTES:]) if length == size <= MAX_FRAME_PAYLOAD else None
 
 
 def pack_control(fields: dict[str, Any]) -> bytes:

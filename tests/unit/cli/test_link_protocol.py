@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
 from tokenplace.cli.crowd import Crowd
 from tokenplace.cli.http_protocol import HttpProtocol
-from tokenplace.cli.link_protocol import Gate, Inbox, LinkProtocol, frame_size
+from tokenplace.cli.link_protocol import Gate, Inbox, LinkProtocol, frame_size, lone_frame
 from tokenplace.cli.serving import bind, serving
 from tokenplace.relay.asgi import DIRECT, Receive, Scope, Send
 from tokenplace.wire.limits import MAX_MESSAGE
@@ -291,3 +293,29 @@ async def test_a_door_that_lets_nobody_in_says_so_in_json() -> None:
         b"content-length: %d" % len(body),
     ]
     assert json.loads(body)["error"]["code"] == "refused"
+
+
+@settings(deadline=None, database=None)
+@given(
+    st.sampled_from([0x82, 0x81, 0x02, 0x89]),
+    st.booleans(),
+    st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536]),
+    st.sampled_from([-1, 0, 1]),
+)
+def test_a_frame_alone_is_what_the_general_way_would_cut(first: int, masked: bool, length: int, more: int) -> None:
+    kind = length if length < 126 else 126 if length < 1 << 16 else 127
+    size = b"" if kind < 126 else length.to_bytes(2 if kind == 126 else 8, "big")
+    head = bytes((first, (0x80 if masked else 0) | kind)) + size + bytes(4 if masked else 0)
+    data = (head + bytes(length))[: more or None] if more < 0 else head + bytes(length + more)
+    cut = frame_size(data, 0)
+    whole = cut is not None and sum(cut) == len(data)
+    alone = whole and first == 0x82 and masked and length < 1 << 16
+    assert lone_frame(data) == (len(head) if alone else 0)
+
+
+@settings(deadline=None, database=None)
+@given(st.binary(max_size=20))
+def test_any_bytes_are_a_frame_alone_or_not(data: bytes) -> None:
+    cut = frame_size(data, 0)
+    start = lone_frame(data)
+    assert not start or cut == (start, len(data) - start)

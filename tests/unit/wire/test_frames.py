@@ -9,6 +9,7 @@ from tokenplace.wire.frames import (
     HEADER_BYTES,
     Frame,
     FrameKind,
+    lone_record,
     pack_control,
     pack_frame,
     parse_control,
@@ -94,3 +95,19 @@ def test_a_control_payload_is_a_json_object(payload: bytes) -> None:
 def test_a_control_payload_is_bounded() -> None:
     with pytest.raises(TooLarge):
         parse_control(pack_control({"a": "x" * MAX_CONTROL}))
+
+
+@few
+@given(st.lists(frames_, max_size=2).map(packed) | st.binary(max_size=60))
+def test_a_record_alone_is_what_the_frames_would_say_and_nothing_else_is_one(message: bytes) -> None:
+    try:
+        frames = split_frames(message)
+    except WireError:
+        frames = []
+    alone = len(frames) == 1 and frames[0].kind is FrameKind.DATA
+    assert lone_record(message) == ((frames[0].sid, frames[0].seq, frames[0].payload) if alone else None)
+
+
+def test_a_record_beyond_the_bound_is_none() -> None:
+    header = pack_frame(FrameKind.DATA, bytes(MAX_FRAME_PAYLOAD), sid=1)[:10]
+    assert lone_record(header + (MAX_FRAME_PAYLOAD + 1).to_bytes(4, "big") + bytes(MAX_FRAME_PAYLOAD + 1)) is None
