@@ -30,15 +30,15 @@ run: $(READY) ## everything on this machine: relay, gateway, page, node with the
 	@$(BIN)/tokenplace models pull smollm2-135m-instruct
 	@exec $(BIN)/tokenplace up
 
-# A real nginx for the tests that have one between; the package is told not to start its service.
-.PHONY: nginx
-nginx:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { \
+# Other people's programs that some tests have at the other end; nginx's package is told not to start its service.
+.PHONY: programs
+programs:
+	@PATH="$$PATH:/usr/sbin"; here() { command -v nginx && command -v minisign; }; here >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light) >/dev/null 2>&1; \
-	  fi; command -v nginx >/dev/null; } || echo "nginx is not here: the tests behind it are skipped (Debian, Ubuntu: apt install nginx-light)"
+	    (apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light minisign) >/dev/null 2>&1; \
+	  fi; here >/dev/null; } || echo "nginx or minisign is not here: the tests with them are skipped (Debian, Ubuntu: apt install nginx-light minisign)"
 
-test: $(READY_DEV) lint types nginx ## lint, types, import contracts, and the tests (minutes)
+test: $(READY_DEV) lint types programs ## lint, types, import contracts, and the tests (minutes)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory test-typescript; \
 	else echo "npm is not here: the TypeScript client and the page are not tested (Debian, Ubuntu: apt install npm)"; fi
 	@$(BIN)/tokenplace models pull smollm2-135m-instruct

@@ -18,16 +18,23 @@ from tokenplace.wire.stream import PREFIX_BYTES, RecordKind
 
 QUIET = {"TOKENPLACE_LOG_LEVEL": "WARNING"}
 _STAMP = struct.Struct(">d")
-_PIECE = 240
+_WORDS = 240
 """Bytes under the seal of a streamed token's event."""
-_HEAD = _PIECE.to_bytes(4, "big") + bytes((RecordKind.DATA,))
-_PADDING = bytes(_PIECE - _STAMP.size)
+_HEAD = _WORDS.to_bytes(4, "big") + bytes((RecordKind.DATA,))
+_PADDING = bytes(_WORDS - _STAMP.size)
+PIECE = PREFIX_BYTES + _WORDS
+"""Bytes of a record."""
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time of a process so far, all its threads, to the nanosecond."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def cpu(program: Program) -> float:
-    """Seconds of processor time of a process so far, all its threads, to the nanosecond."""
-    tasks = Path(f"/proc/{program.pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    """… of one of ours."""
+    return cpu_of(program.pid)
 
 
 def kept_waiting(pid: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from bench.bare import per_piece
 from bench.crowd import QUIET, crowd
 from bench.endurance import endure
 from bench.failing import failing_path
@@ -20,8 +21,10 @@ async def load(stage: Stage) -> None:
         relay = stage.relay("--blind", name=f"relay-crowd-{streams}", env=QUIET)
         found = crowd(relay, relay, streams=streams, rate=20.0, seconds=10.0)
         relay.end()
+        bare = per_piece(streams=streams, rate=20.0, seconds=5.0)
         print(
             f"  {streams:,} streams at 20/s: {found.per_piece:.1f} µs of CPU per piece   aim: under 25"
+            f"   (a bare copier takes {bare:.1f}: ratio {found.per_piece / bare:.2f})"
             f"\n    on the way {found.median * 1000:.2f} ms at the median, 99 % {found.p99 * 1000:.1f} ms"
             f"   aim: under 50   (kept from a core by others {found.waited:.2f} of the time, load {_load()})",
             flush=True,
