@@ -117,7 +117,7 @@ def relay(
         bool, typer.Option("--blind", help="Host no gateway: this process then has no keys and no words at all.")
     ] = False,
     name: Annotated[
-        list[str] | None, typer.Option(help="A host name nodes dial, where a proxy changes the Host header.")
+        list[str] | None, typer.Option(help="A host name as nodes dial it, with the port if that is not 443 or 80.")
     ] = None,
     store: Store = None,
 ) -> None:

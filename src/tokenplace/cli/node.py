@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import structlog
 
@@ -15,7 +16,8 @@ from tokenplace.cli.nearby import status_page
 from tokenplace.cli.offers import with_offers
 from tokenplace.cli.pausing import pausing
 from tokenplace.cli.running import Stop, configure_logs, run_loop, stop_signal
-from tokenplace.errors import WeightsError
+from tokenplace.errors import TokenPlaceError, WeightsError
+from tokenplace.locks import Busy, locked
 from tokenplace.node.api import NodeApi
 from tokenplace.node.build import make_classic, make_engine
 from tokenplace.node.engines.base import Engine
@@ -60,8 +62,9 @@ async def _serve(identity: Identity, settings: NodeSettings, relays: Sequence[st
 async def working_node(
     identity: Identity, settings: NodeSettings, relays: Sequence[str], stop: Stop
 ) -> AsyncIterator[NodeService]:
-    """A node with a warm engine, at its relays while the block runs. Raises EngineError, WeightsError."""
+    """A node with a warm engine, at its relays while the block runs. Raises EngineError, WeightsError, TwiceHere."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(alone(settings.home))
         with stop.warming():
             engine, api = await _made(settings)
             stack.push_async_callback(engine.stop)
@@ -81,6 +84,31 @@ async def working_node(
             serving = group.create_task(node.run())
             yield node
             serving.cancel()
+
+
+class TwiceHere(TokenPlaceError):
+    """A node with this identity runs on this machine already; give a second one a folder of its own."""
+
+    code = "node_runs_already"
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Be the only node whose identity lies in `home`: two would take each other's place at their relays, in turns.
+
+    Raises TwiceHere. A folder that cannot be written to keeps nobody from serving.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(home / "node.lock", 0.0))
+        except Busy:
+            raise TwiceHere(
+                f"A node with the identity in {home} runs on this machine already. For a second node, give it a folder "
+                "of its own: TOKEN_PLACE_STATE_DIR=…"
+            ) from None
+        except OSError as error:
+            _log.warning("node.lock_not_taken", reason=type(error).__name__)
+        yield
 
 
 async def _made(settings: NodeSettings) -> tuple[Engine, NodeApi]:

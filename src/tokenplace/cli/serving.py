@@ -33,8 +33,13 @@ class PortTaken(TokenPlaceError):
     code = "port_taken"
 
 
+_LAST_PORT = 65_535
+
+
 def bind(host: str, port: int, *, or_next: bool = False) -> socket.socket:
     """A listening socket; with `or_next` the next free port when this one is taken. Raises PortTaken."""
+    if not 0 <= port <= _LAST_PORT:
+        raise PortTaken(f"There is no port {port}: they go from 1 to {_LAST_PORT}, and 0 is any that is free.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, port + (_NEXT_PORTS if or_next and port else 1)):
         listener = socket.socket(family, socket.SOCK_STREAM)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tokenplace.community import faults
-from tokenplace.community.locks import Busy, locked
+from tokenplace.locks import Busy, locked
 
 T = TypeVar("T")
 _PATIENCE = 30.0

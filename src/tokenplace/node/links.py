@@ -74,6 +74,7 @@ class Links:
         token: str | None,
         timing: Timing,
         clock: Callable[[], float],
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         self._runs = runs
         self._identity = identity
@@ -81,6 +82,7 @@ class Links:
         self._token = token
         self._timing = timing
         self._clock = clock
+        self._renew = renew
         self._up: set[NodeEnd] = set()
         self._shown: dict[NodeEnd, Card] = {}
         """What each relay was shown that has not welcomed us yet."""
@@ -104,7 +106,7 @@ class Links:
         while True:
             began = self._clock()
             self._note(relay, LinkStep.DIALLING)
-            least = 0.0
+            least, superseded = 0.0, False
             by_polling, polled = polled, False
             try:
                 async with open_polled(relay.url) if by_polling else _websocket(url) as socket:
@@ -114,8 +116,8 @@ class Links:
                 code, reason = _ending(closed)
                 detail = reason or "the connection broke"
                 if code == Closed.SUPERSEDED:
-                    detail = "another machine serves under this node's identity; stop one of the two"
-                    least = 60.0
+                    detail = "another node serves under this one's identity; stop one of the two"
+                    least, superseded = 60.0, True
                 elif code == Closed.NOT_ADMITTED:
                     least = 15.0
             except (InvalidProxy, ImportError) as error:
@@ -139,6 +141,8 @@ class Links:
                 pause = _FIRST_PAUSE
             self._note(relay, LinkStep.WAITING, detail)
             await asyncio.sleep(max(least, pause) * random.uniform(0.7, 1.3))  # noqa: S311 - spreads the herd
+            if superseded:
+                self._renew()  # whoever took our place has shown a newer card than ours, with keys that we do not hold
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _speak(self, relay: RelayState, socket: Socket, authority: str, news: str) -> None:

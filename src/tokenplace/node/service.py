@@ -91,7 +91,13 @@ class NodeService:
         self._mirror = Mirror(identity.node)
         self._card = self._make_card()
         self._links = Links(
-            self.runs, identity=identity, card=lambda: self._card, token=token, timing=timing, clock=clock
+            self.runs,
+            identity=identity,
+            card=lambda: self._card,
+            token=token,
+            timing=timing,
+            clock=clock,
+            renew=self._announce,
         )
         if classic is not None:
             classic.node = identity.node

@@ -160,10 +160,12 @@ class Admission:
         nobody in between can pass our challenge on; where it does not, the request's Host has to do.
         """
         if hello.authority.lower() not in (self._names or {host.lower()}):
+            ours = ", ".join(sorted(self._names))
             raise self._refuse(
                 "wrong_name",
-                f"{_WRONG_NAME}.",
-                f"{_WRONG_NAME}: the node dialled {hello.authority[:200]!r}, the relay was called {host[:200]!r}.",
+                f"A node dialled another name than {ours or 'the Host header it came with'}. Give --name as nodes dial "
+                "it, with the port if that is not 443 or 80, or pass the Host header through the proxy.",
+                f"You dialled {hello.authority[:40]!r}, this relay is {(ours or host)[:40]!r} (its --name).",
             )
         identity = hello.card.body.identity
         if not self._verify(identity, hello.signature, hello_signing_input(nonce, hello.authority)):
@@ -253,6 +255,3 @@ class Admission:
     def _refuse(self, rule: str, message: str, told: str | None = None) -> NotAdmitted:
         self.refused[rule] += 1
         return NotAdmitted(message, told)
-
-
-_WRONG_NAME = "Pass the Host header through the proxy or start the relay with --name"

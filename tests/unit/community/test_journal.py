@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tokenplace.community.journal import Journal
-from tokenplace.community.locks import Busy, locked
 from tokenplace.errors import ApiError
+from tokenplace.locks import Busy, locked
 from unit.community.boards import OFFER, Stand, lines
 
 OFFERS = "/api/v1/community/contributions"
@@ -152,7 +152,7 @@ def test_a_lock_has_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_free_again_when_its_holder_dies(tmp_path: Path) -> None:
-    code = "import sys, os; from pathlib import Path; from tokenplace.community.locks import locked\n"
+    code = "import sys, os; from pathlib import Path; from tokenplace.locks import locked\n"
     code += f"with locked(Path({str(tmp_path / 'lock')!r}), 1.0): print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

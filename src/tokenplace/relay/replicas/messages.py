@@ -51,7 +51,7 @@ class Kind(IntEnum):
     BROKEN = 6
     """Something of this session of yours (u32) did not arrive: whatever was open between us is over."""
     PULSE = 7
-    """Nothing, numbered, so that a loss is noticed."""
+    """Nothing, numbered, so that a loss is noticed; with "?", by both."""
     SUBMIT = 16
     """Opener: a request follows in parts (JSON: node, linger, size, client)."""
     PART = 17

@@ -39,6 +39,9 @@ from tokenplace.wire.limits import Timing
 MAX_PEERS = 64
 """Replicas beside this one that are believed in: who can write to the bus could make up any number."""
 
+_ANSWER = b"?"
+"""Of a pulse: say something too."""
+
 _OPENERS = frozenset({Kind.OPENED, Kind.REFUSED, Kind.DATA, Kind.STATE, Kind.ENDED, Kind.GONE})
 _OWNERS = frozenset({Kind.SUBMIT, Kind.PART, Kind.ATTACH, Kind.CANCEL, Kind.TAKEN, Kind.LEFT})
 
@@ -292,7 +295,7 @@ class Peering:
         self.serving.look(peer)
         self.errands.flush(peer)
         if peer.busy:
-            peer.out.put(Kind.PULSE)
+            peer.out.put(Kind.PULSE, 0, _ANSWER)
 
     def _drop(self, peer: Peer, now: float, *, missed: bool = False) -> None:
         """A peer is gone, or out of reach."""
@@ -320,7 +323,10 @@ class Peering:
                 return
 
     def _told(self, peer: Peer, letter: Heard, now: float) -> None:
-        match peer.told.judge(letter.session, letter.number):
+        verdict = peer.told.judge(letter.session, letter.number)
+        if verdict in (Verdict.GAP, Verdict.DEAD):
+            self._heed(peer, letter, now)
+        match verdict:
             case Verdict.STALE:
                 return
             case Verdict.GAP:
@@ -352,9 +358,20 @@ class Peering:
             self.elsewhere.hear(peer.id, parse_fields(frame.payload))
         elif frame.kind is Kind.SYNCED:
             self._synced(peer, parse_fields(frame.payload))
+        elif frame.kind is Kind.PULSE and frame.payload == _ANSWER and not peer.busy:
+            peer.out.put(Kind.PULSE)  # our last letter may have been the one that was lost, and nothing would follow it
         elif frame.kind is Kind.BROKEN and parse_session(frame.payload) == peer.out.session:
             self._sever(peer, now)
             peer.out.renew(next(self._sessions))
+
+    def _heed(self, peer: Peer, letter: Heard, now: float) -> None:
+        """Of a letter that cannot be believed, take the news that ours did not arrive either.
+
+        Both ends would else tell each other for ever, in letters that neither reads.
+        """
+        for frame in letter.frames:
+            if frame.kind is Kind.BROKEN:
+                self._one(peer, frame, now)
 
     def _synced(self, peer: Peer, fields: dict[str, Any]) -> None:
         session, number = fields.get("session"), fields.get("number")

@@ -542,3 +542,22 @@ async def test_a_cancel_whose_second_replica_goes_away_meanwhile_finds_no_job() 
 
     with pytest.raises((JobUnknown, StoreUnavailable)):
         await asyncio.gather(board_here.cancel(JobId("0" * 32), node.id), gone())
+
+
+# -- losses that nothing follows
+
+
+def test_an_ending_that_is_lost_with_nothing_after_it_is_missed_all_the_same(mesh: Mesh) -> None:
+    _, _, node, errand, sid = flowing(mesh)
+    mesh.meddle = losing(to_one)
+    node.finish(sid, 1)
+    mesh.settle()
+    mesh.pass_time(3)
+    assert errand.ended == Reason(INTERRUPTED), "its client comes back for the rest"
+
+
+def test_replicas_with_nothing_open_between_them_do_not_answer_each_other_for_ever(mesh: Mesh) -> None:
+    here, there, _ = meet(mesh)
+    here.peering.peers[there.peering.me].out.put(Kind.PULSE, 0, b"?")
+    mesh.settle()
+    assert not mesh.carry()

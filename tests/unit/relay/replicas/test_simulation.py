@@ -246,6 +246,12 @@ def test_random_histories_of_replicas_keep_every_promise(block: int) -> None:
             raise AssertionError(f"history {seed}: {error}") from error
 
 
+@pytest.mark.parametrize("seed", [204409, 204765, 208835, 211271])
+def test_histories_in_which_replicas_once_lost_each_other_for_good(seed: int) -> None:
+    """Both missed letters at the same moment; or the last letter of all was lost, and nothing followed it."""
+    check(play(seed, clients=6, trouble=0.08))
+
+
 def test_without_trouble_every_patient_client_gets_its_whole_answer() -> None:
     across = 0
     for seed in range(20):
