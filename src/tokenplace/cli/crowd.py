@@ -21,7 +21,7 @@ def share_of(connections: int) -> int:
 
 def on_this_machine(client: Client) -> bool:
     """Whether a client is on this very machine, or behind a proxy that is."""
-    return client.ip is None or client.ip.is_loopback
+    return client.ip is None or client.is_here
 
 
 class Crowd:

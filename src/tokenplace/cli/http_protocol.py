@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tokenplace.cli.crowd import Crowd
-from tokenplace.cli.refusing import error_body
-from tokenplace.relay.asgi import ABORT, WRITE, WRITTEN, App, Message, Receive, Scope, Send
+from tokenplace.relay.asgi import ABORT, WRITE, WRITTEN, App, Message, Receive, Scope, Send, error_body
 from tokenplace.wire.limits import MAX_REQUEST, KiB, MiB
 
 MAX_HEAD = 32 * KiB

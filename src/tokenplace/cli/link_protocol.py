@@ -29,8 +29,7 @@ from websockets.typing import StatusLike
 from websockets.utils import apply_mask as apply_mask_slowly
 
 from tokenplace.cli.crowd import Crowd
-from tokenplace.cli.refusing import error_body
-from tokenplace.relay.asgi import ABORT, DIRECT
+from tokenplace.relay.asgi import ABORT, DIRECT, error_body
 from tokenplace.wire.limits import MAX_MESSAGE
 
 try:

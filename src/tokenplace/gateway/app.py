@@ -34,6 +34,7 @@ from tokenplace.openai.screening import PhraseScreen, has_token_ids, texts_of, u
 from tokenplace.relay.address import client_address
 from tokenplace.relay.asgi import ClientGone, count_stream
 from tokenplace.relay.body import Memory, OwnMemory, read_body
+from tokenplace.relay.fairness import Shares
 from tokenplace.sealing.operator import Operator
 from tokenplace.wire.limits import MAX_QUEUED_BYTES, MAX_REQUEST
 
@@ -145,16 +146,9 @@ class Gateway:
     async def _body_of(self, request: Request) -> AsyncIterator[bytes]:
         """The request's body; its memory is taken until a question was made of it. Raises ApiError and Refused."""
         _check_type(request)
-        client, memory = client_address(request.scope).key, self._memory
+        client = client_address(request.scope).key
         try:
-            body = await read_body(
-                request.scope,
-                request.receive,
-                "A request",
-                MAX_BODY,
-                lambda size: memory.reserve(size, client),
-                lambda size: memory.release(size, client),
-            )
+            body = await read_body(request.scope, request.receive, "A request", MAX_BODY, self._memory, client)
         except TooLarge:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             raise ApiError(f"A request may have {MAX_BODY} bytes.", status=status, code="request_too_large") from None
@@ -163,7 +157,7 @@ class Gateway:
         try:
             yield body
         finally:
-            memory.release(len(body), client)
+            self._memory.release(len(body), client)
 
     async def _answer(
         self, request: Request, flavour: Flavour, operation: Operation, content: dict[str, Any]
@@ -295,7 +289,7 @@ def create_gateway(
         screen=PhraseScreen(phrases),
         counts=counts,
         classic=ClassicDesk(client, operator=Operator(operator) if operator else None),
-        memory=memory or OwnMemory(MAX_QUEUED_BYTES),
+        memory=memory or OwnMemory(Shares(MAX_QUEUED_BYTES)),
     )
     app = FastAPI(title="token.place", openapi_url=None, docs_url=None, redoc_url=None)
     for flavour in FLAVOURS:

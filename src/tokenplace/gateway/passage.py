@@ -18,6 +18,7 @@ from tokenplace.openai import jsontext
 from tokenplace.relay.address import client_address
 from tokenplace.relay.asgi import ClientGone
 from tokenplace.relay.body import OwnMemory, read_body
+from tokenplace.relay.fairness import Shares
 from tokenplace.wire import routes
 from tokenplace.wire.address import relay_address
 from tokenplace.wire.limits import MAX_QUEUED_BYTES, MAX_REQUEST
@@ -37,7 +38,7 @@ class Passage:
     def __init__(self, relays: Sequence[str], otherwise: ASGIApp) -> None:
         self._relays = [relay_address(relay).geturl() for relay in relays]
         self._otherwise = otherwise
-        self._memory = OwnMemory(MAX_QUEUED_BYTES)
+        self._memory = OwnMemory(Shares(MAX_QUEUED_BYTES))
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(30.0, connect=5.0, read=_SILENCE, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
@@ -50,23 +51,16 @@ class Passage:
         if scope["type"] != "http" or not (ours and _PLAIN.fullmatch(path)):
             await self._otherwise(scope, receive, send)
             return
-        client, memory = client_address(scope).key, self._memory
+        client = client_address(scope).key
         try:
-            body = await read_body(
-                scope,
-                receive,
-                "A request",
-                MAX_REQUEST,
-                lambda size: memory.reserve(size, client),
-                lambda size: memory.release(size, client),
-            )
+            body = await read_body(scope, receive, "A request", MAX_REQUEST, self._memory, client)
         except ClientGone:
             return
         except TokenPlaceError as error:
             told = as_api_error(error)
             await _refuse(send, HTTPStatus(told.status), told.code, told.message)
             return
-        memory.release(len(body), client)  # it is whole: from here on it is the relay that bounds what waits
+        self._memory.release(len(body), client)  # it is whole: from here on it is the relay that bounds what waits
         async with asyncio.TaskGroup() as group:
             passing = group.create_task(self._pass(scope, body, send))
             watching = group.create_task(gone(receive, passing))

@@ -116,8 +116,7 @@ class Relay:
         self._classic = ClassicDoor(self._room, clock, self._admission.admit_poller)
         self._metrics.add(ClassicCollector(self._room, clock))
         self._links = NodesDoor(broker, clock, self._admission, self._limiter)
-        self._polled_door = NodesDoor(broker, clock, self._admission)  # who dials by polling is counted before
-        self._polled = PolledLinks(self._polled_door, clock, self._limiter, places=policy.links_per_address)
+        self._polled = PolledLinks(self._links.counted, clock, self._limiter, places=policy.links_per_address)
         self._proxy_missed = False
         self._own: dict[str, Callable[[Send], Awaitable[None]]] = {
             routes.LIVEZ: self._alive,
@@ -279,15 +278,11 @@ class Relay:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_AGAIN)
-            self._look_at_links()
-
-    def _look_at_links(self) -> None:
-        for door in (self._links, self._polled_door):
-            door.look_again()
+            self._links.look_again()
 
     def reread(self) -> None:
         """Look now whether the operator's files have changed, and say how the door stands."""
-        self._look_at_links()
+        self._links.look_again()
         _log.info("relay.reread")
         self._admission.announce()
 

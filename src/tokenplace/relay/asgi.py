@@ -136,6 +136,12 @@ async def respond_error(send: Send, error: TokenPlaceError) -> None:
             status = HTTPStatus.BAD_REQUEST
         case _:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
+    body = error_body(status, error.code, error.message)
+    await respond(send, status, body, b"application/json", [*OPEN_TO_PAGES, *extra])
+
+
+def error_body(status: int, code: str, message: str) -> bytes:
+    """An error in OpenAI's shape, as every door here tells it."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    shape = {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
-    await respond_json(send, status, shape, extra)
+    shape = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return json.dumps(shape, separators=(",", ":")).encode()

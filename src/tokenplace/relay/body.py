@@ -24,11 +24,16 @@ class Memory(Protocol):
         """Give memory back."""
 
 
-class OwnMemory:
-    """So many bytes, shared fairly between clients."""
+def _receiving() -> Refused:
+    return QueueFull("As many requests are being received here as memory allows.", retry_after=2)
 
-    def __init__(self, limit: int) -> None:
-        self._shares = Shares(limit)
+
+class OwnMemory:
+    """So many bytes, shared fairly between clients. `full` makes what is raised where there are none to spare."""
+
+    def __init__(self, shares: Shares, full: Callable[[], Refused] = _receiving) -> None:
+        self._shares = shares
+        self._full = full
 
     @property
     def held(self) -> int:
@@ -36,9 +41,9 @@ class OwnMemory:
         return self._shares.held
 
     def reserve(self, size: int, client: str = "") -> None:
-        """Take memory. Raises QueueFull."""
+        """Take memory. Raises what `full` makes."""
         if not self._shares.take(client, size):
-            raise QueueFull("As many requests are being received here as memory allows.", retry_after=2)
+            raise self._full()
 
     def release(self, size: int, client: str = "") -> None:
         """Give memory back."""
@@ -50,13 +55,13 @@ async def read_body(
     receive: Receive,
     what: str,
     most: int,
-    reserve: Callable[[int], None],
-    release: Callable[[int], None],
+    memory: Memory,
+    client: str,
 ) -> bytes:
     """The body, of at most `most` bytes; `what` is how errors call it. Its memory is the caller's to release.
 
-    `reserve(bytes)` raises where there is none to spare. When this raises, what was reserved is released: Refused for
-    a body that does not arrive, TooLarge, WireError, ClientGone, and what `reserve` raises.
+    It is taken from `memory` for `client`. When this raises, what was taken is released: Refused for a body that does
+    not arrive, TooLarge, WireError, ClientGone, and what the memory raises where there is none to spare.
     """
     claimed = header(scope, b"content-length")
     if claimed is not None and not (claimed.isascii() and claimed.isdigit()):
@@ -74,13 +79,13 @@ async def read_body(
                 chunk = message.get("body", b"")
                 if len(body) + len(chunk) > most:
                     raise TooLarge(f"{what} has at most {most} bytes.")
-                reserve(len(chunk))
+                memory.reserve(len(chunk), client)
                 body += chunk
                 more = message.get("more_body", False)
     except TimeoutError:
-        release(len(body))
+        memory.release(len(body), client)
         raise Refused("The request's body did not arrive.", code="request_timeout", status=408) from None
     except BaseException:
-        release(len(body))
+        memory.release(len(body), client)
         raise
     return bytes(body)

@@ -119,14 +119,7 @@ class JobsDoor:
             )
         client = client_address(scope).key
         self._board.check_door(node, client)
-        sealed = await read_body(
-            scope,
-            receive,
-            "A sealed request",
-            MAX_REQUEST,
-            lambda size: self._broker.reserve(size, client),
-            lambda size: self._broker.release(size, client),
-        )
+        sealed = await read_body(scope, receive, "A sealed request", MAX_REQUEST, self._broker, client)
         try:
             if classic.is_classic(sealed) != (kind == classic.CONTENT_TYPE):
                 raise WireError("The content type and the request's version byte do not agree.")

@@ -40,11 +40,19 @@ class NodesDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one link until it ends."""
+        await self._serve(scope, receive, send, self._limiter)
+
+    async def counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same for one whose dialling was counted before it came here."""
+        await self._serve(scope, receive, send, None)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, limiter: Limiter | None) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
         client = client_address(scope)
         try:
-            await self._limiter.hit(Budget.LINKS, client)
+            if limiter is not None:
+                await limiter.hit(Budget.LINKS, client)
             with self.admission.link(client):
                 await send({"type": "websocket.accept"})
                 link = _Link(self, scope, receive, send, client)

@@ -42,6 +42,7 @@ from tokenplace.relay.asgi import (
     respond_json,
 )
 from tokenplace.relay.body import OwnMemory, read_body
+from tokenplace.relay.fairness import Shares
 from tokenplace.relay.limits import Budget, Limiter
 from tokenplace.wire import routes
 from tokenplace.wire.frames import CONTENT_TYPE
@@ -133,7 +134,7 @@ class PolledLinks:
         self._wait = wait
         self._talks: dict[str, _Conversation] = {}
         self._places: Counter[str] = Counter()
-        self._memory = OwnMemory(_MEMORY)
+        self._memory = OwnMemory(Shares(_MEMORY))
         self._group: asyncio.TaskGroup | None = None
 
     def __len__(self) -> int:
@@ -185,19 +186,12 @@ class PolledLinks:
 
     async def _hear(self, talk: _Conversation, scope: Scope, receive: Receive) -> None:
         """One message of the node's. Raises LinkOver, and what `read_body` raises."""
-        client, memory = client_address(scope).key, self._memory
-        data = await read_body(
-            scope,
-            receive,
-            "A link's message",
-            MAX_MESSAGE,
-            lambda size: memory.reserve(size, client),
-            lambda size: memory.release(size, client),
-        )
+        client = client_address(scope).key
+        data = await read_body(scope, receive, "A link's message", MAX_MESSAGE, self._memory, client)
         try:
             await _until_over(talk, talk.to_door.put({"type": "websocket.receive", "bytes": data}))
         finally:
-            memory.release(len(data), client)
+            self._memory.release(len(data), client)
 
     async def _open(self, scope: Scope) -> str:
         """A new link's token. Raises RateLimited and QueueFull."""
@@ -205,8 +199,7 @@ class PolledLinks:
         await self._limiter.hit(Budget.LINKS, client)
         if self._group is None or len(self._talks) >= _MOST:
             raise QueueFull("This relay has as many polled links as it can bear.", retry_after=30)
-        here = client.ip is not None and client.ip.is_loopback
-        if self._places[client.key] >= self._most and not here:
+        if self._places[client.key] >= self._most and not client.is_here:
             raise QueueFull(f"One address may hold {self._most} polled links, and this one does.", retry_after=30)
         talk = _Conversation(secrets.token_hex(16), client, self._clock())
         self._talks[talk.token] = talk

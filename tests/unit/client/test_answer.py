@@ -340,7 +340,9 @@ def test_a_relay_that_stays_away_is_given_up_after_a_while_by_name() -> None:
     assert len(door.calls) < 30, "the pauses grow"
 
 
-def test_a_node_that_no_relay_knows_any_more_is_given_up_sooner() -> None:
+def given_up_after(door: ScriptedDoor) -> float:
+    """The seconds after which an answer that broke off is given up."""
+
     async def main() -> float:
         began = now()
         with pytest.raises(JobFailed):
@@ -348,8 +350,12 @@ def test_a_node_that_no_relay_knows_any_more_is_given_up_sooner() -> None:
                 await answer.read()
         return now() - began
 
+    return run(main)
+
+
+def test_a_node_that_no_relay_knows_any_more_is_given_up_sooner() -> None:
     door = ScriptedDoor("relay", [upto(2, BROKEN), JobUnknown()], nodes=[a_node(1)])
-    assert 5 <= run(main) < 10
+    assert 5 <= given_up_after(door) < 10
 
 
 def test_a_lost_job_of_which_nothing_was_seen_is_sent_anew() -> None:
@@ -372,27 +378,13 @@ def test_who_comes_back_too_often_waits_as_long_as_it_is_told() -> None:
 
 
 def test_who_would_have_to_wait_longer_than_its_answer_is_kept_hears_it_at_once() -> None:
-    async def main() -> float:
-        began = now()
-        with pytest.raises(JobFailed):
-            async with asking(door) as answer:
-                await answer.read()
-        return now() - began
-
     door = ScriptedDoor("relay", [upto(2, BROKEN), QueueFull(retry_after=60), whole], nodes=[a_node(1)])
-    assert run(main) < 5
+    assert given_up_after(door) < 5
 
 
 def test_a_relay_that_is_going_away_is_come_back_to_as_long_as_one_that_is_gone() -> None:
-    async def main() -> float:
-        began = now()
-        with pytest.raises(JobFailed):
-            async with asking(door) as answer:
-                await answer.read()
-        return now() - began
-
     door = ScriptedDoor("relay", [upto(2, BROKEN), Draining()], nodes=[a_node(1)])
-    assert 20 <= run(main) < 30
+    assert 20 <= given_up_after(door) < 30
 
 
 def test_a_relay_that_is_going_away_is_left_for_one_that_has_the_node() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tokenplace.errors import NodeUnknown, Refused, TokenPlaceError, WireError, whole_seconds
 from tokenplace.relay.address import Client, client_address
 from tokenplace.relay.asgi import ClientGone, Headers, Receive, Scope, Send, count_stream, header, marked, respond
-from tokenplace.relay.body import read_body
+from tokenplace.relay.body import OwnMemory, read_body
 from tokenplace.relay.classic import shapes
 from tokenplace.relay.classic.bounds import (
     MAX_BODY,
@@ -237,17 +237,12 @@ class ClassicDoor:
         self, scope: Scope, receive: Receive, address: str, most: int, *, any_json: bool = False
     ) -> dict[str, Any]:
         """The body's object. Its memory is reserved from the sender's share before it is kept."""
-        shares = self._room.mailboxes.shares
-
-        def reserve(size: int) -> None:
-            if not shares.take(address, size):
-                raise full()
-
-        body = await read_body(scope, receive, "A body here", most, reserve, lambda size: shares.give(address, size))
+        memory = OwnMemory(self._room.mailboxes.shares, full)
+        body = await read_body(scope, receive, "A body here", most, memory, address)
         try:
             return shapes.parse(body, any_json=any_json)
         finally:
-            shares.give(address, len(body))
+            memory.release(len(body), address)
 
     def _may_wait(self, address: str) -> bool:
         return self._waiting.total() < MAX_WAITING and self._waiting[address] < MAX_WAITING_PER_ADDRESS
